@@ -1,0 +1,64 @@
+# Every target needs Go and git, the tests also a C compiler (for the race
+# detector), and nothing else. `make` lists them.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+BENCHFLAGS ?=
+
+# The same source and Go version give the same bytes, wherever they are built.
+GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: build
+build: ## build bin/etcdseal
+	$(GOBUILD) -o bin/etcdseal ./cmd/etcdseal
+
+.PHONY: quickstart
+quickstart: build ## show it: an etcd, a proxy, a secret, and what etcd holds (ONCE=1 ends after that)
+	@$(GOBUILD) -o bin/quickstart ./cmd/quickstart
+	@bin/quickstart
+
+.PHONY: test
+test: unit e2e ## run every test
+
+.PHONY: unit
+unit: ## run the tests of the main module, fuzz seeds included, under the race detector
+	go test -race -timeout 15m ./...
+
+.PHONY: e2e
+e2e: ## run the built binary against a real etcd and a real kube-apiserver
+	cd e2e && go run ./build
+	cd e2e && go test -timeout 45m ./...
+
+.PHONY: bench
+bench: ## measure etcdseal side by side with a direct etcd and a TCP copy (BENCHFLAGS=-h for flags)
+	go run ./bench $(BENCHFLAGS)
+
+.PHONY: lint
+lint: ## vet, gofmt, staticcheck, and govulncheck where its database can be reached
+	go vet ./...
+	cd e2e && go vet ./...
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmted:"; echo "$$unformatted"; exit 1; }
+	go run $(STATICCHECK) ./...
+	cd e2e && go run $(STATICCHECK) ./...
+	@if curl -fsS --max-time 10 -o /dev/null https://vuln.go.dev/index/db.json; then go run $(GOVULNCHECK) ./...; \
+	else echo "govulncheck: left out, https://vuln.go.dev cannot be reached"; fi
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "== $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$package; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin e2e/bin

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/etcdseal/etcdseal/proxy/upstream"
+)
+
+// Descriptions of the metrics of the process as a whole.
+var (
+	buildDesc = prometheus.NewDesc("etcdseal_build_info", "Always 1; the labels say which build this is.", []string{"version", "goversion"}, nil)
+	etcdDesc  = prometheus.NewDesc("etcdseal_etcd_endpoint_healthy", "Whether the last probe found the etcd endpoint fit for use.", []string{"endpoint"}, nil)
+	pairsDesc = prometheus.NewDesc("etcdseal_etcd_endpoint_connections", "Client connections that are paired with one to the etcd endpoint.", []string{"endpoint"}, nil)
+	certDesc  = prometheus.NewDesc("etcdseal_certificate_not_after_seconds", "When the certificate in use expires, in seconds since 1970.", []string{"side"}, nil)
+)
+
+// collector shows the state of a daemon at the moment it is asked. Its labels are
+// from closed sets: the build's, and the configuration's endpoints.
+type collector struct{ daemon *daemon }
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	to <- buildDesc
+	to <- etcdDesc
+	to <- pairsDesc
+	to <- certDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(buildDesc, 1, buildVersion(), runtime.Version())
+	for _, state := range c.daemon.upstream.State() {
+		healthy := 0.0
+		if state.Health == upstream.Healthy {
+			healthy = 1
+		}
+		gauge(etcdDesc, healthy, state.Endpoint)
+		gauge(pairsDesc, float64(state.Pairs), state.Endpoint)
+	}
+	for side, expiry := range map[string]func() (time.Time, bool){
+		"listen": c.daemon.listener.CertificateExpiry,
+		"etcd":   c.daemon.upstream.CertificateExpiry,
+	} {
+		if at, ok := expiry(); ok {
+			gauge(certDesc, float64(at.Unix()), side)
+		}
+	}
+}
+
+// address writes a network address as the configuration does.
+func address(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix://" + a.String()
+	}
+	return a.String()
+}

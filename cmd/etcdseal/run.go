@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Exit statuses, the same for every verb.
+const (
+	exitDone   = 0 // did what was asked
+	exitFound  = 1 // finished but found something wrong
+	exitUnable = 2 // could not run, or was called in a wrong way
+)
+
+// streams are the process's standard streams.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// verb is one thing that etcdseal can do.
+type verb struct {
+	name    string // as it is written, possibly two words
+	args    string // what comes after the name
+	summary string // what it does, in one line
+	run     func(ctx context.Context, args []string, s streams) int
+}
+
+// verbs returns every verb in the order of the usage text.
+func verbs() []verb {
+	return []verb{
+		{"serve", "--config FILE", "run the proxy until SIGTERM or SIGINT", serve},
+		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},
+		{"version", "", "say which build this is", printVersion},
+	}
+}
+
+// run carries out one command line and returns the exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	s := streams{in: stdin, out: stdout, err: stderr}
+	if len(args) == 0 {
+		fmt.Fprint(s.err, usage())
+		return exitUnable
+	}
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(s.out, usage())
+		return exitDone
+	}
+	for _, v := range verbs() {
+		words := strings.Fields(v.name)
+		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == v.name {
+			return v.run(ctx, args[len(words):], s)
+		}
+	}
+	fmt.Fprintf(s.err, "etcdseal: no verb %q\n\n%s", strings.Join(args[:min(2, len(args))], " "), usage())
+	return exitUnable
+}
+
+// usage returns the text of `etcdseal help`.
+func usage() string {
+	var b strings.Builder
+	b.WriteString("etcdseal seals the values of chosen etcd keys between etcd's clients and etcd.\n\nUsage:\n")
+	for _, v := range verbs() {
+		fmt.Fprintf(&b, "  etcdseal %-33s %s\n", v.name+" "+v.args, v.summary)
+	}
+	b.WriteString("\nExit status: 0 done, 1 finished but found something wrong, 2 could not run or usage.\n")
+	return b.String()
+}
+
+// parseFlags reads a verb's flags and refuses arguments after them. When it
+// returns false, the verb ends with the status that comes with it.
+func parseFlags(flags *flag.FlagSet, args []string, s streams) (status int, ok bool) {
+	flags.SetOutput(s.err)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitDone, false
+	case err != nil: // Parse has said why
+		return exitUnable, false
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(s.err, "etcdseal %s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
+		flags.Usage()
+		return exitUnable, false
+	}
+	return exitDone, true
+}
+
+// required reports a flag that must be given and was not.
+func required(flags *flag.FlagSet, name, value string, s streams) bool {
+	if value != "" {
+		return true
+	}
+	fmt.Fprintf(s.err, "etcdseal %s: --%s is required\n", flags.Name(), name)
+	flags.Usage()
+	return false
+}
+
+// fail reports why a verb could not run.
+func fail(s streams, err error) int {
+	fmt.Fprintf(s.err, "etcdseal: %v\n", err)
+	return exitUnable
+}

@@ -1,0 +1,192 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// minimal is the shortest good file.
+const minimal = `
+listen: {address: "unix://etcd.sock"}
+etcd: {endpoints: ["https://10.0.0.4:2379"]}
+keks: {dev: {local: {keyFile: kek.key}}}
+keyring: {name: my-cluster}
+`
+
+func TestParseFillsInDefaults(t *testing.T) {
+	got, err := Parse([]byte(minimal), "/etc/etcdseal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Listen: Listen{Address: "unix:///etc/etcdseal/etcd.sock"},
+		Admin:  Admin{Address: "127.0.0.1:2381"},
+		Etcd:   Etcd{Endpoints: []string{"https://10.0.0.4:2379"}, ProbeInterval: 5 * time.Second},
+		KEKs:   map[string]KEK{"dev": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}}},
+		Rules: []Rule{{
+			Prefix: "/registry/secrets/", KEK: "dev", Seal: true, Plaintext: "allow", OnUndecryptable: "fail",
+		}},
+		Keyring:       Keyring{Name: "my-cluster", Store: "etcd", Prefix: "/etcdseal/"},
+		Limits:        Limits{MaxRequestBytes: 2097152, MemoryBytes: 268435456},
+		Log:           Log{Level: "info"},
+		ShutdownGrace: 5 * time.Second,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parse differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseReadsEveryField(t *testing.T) {
+	data, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data, "/etc/etcdseal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Listen: Listen{
+			Address: "0.0.0.0:2379",
+			TLS: ListenTLS{
+				CertFile: "/etc/etcdseal/server.crt", KeyFile: "/etc/etcdseal/server.key",
+				ClientCAFile: "/pki/ca.crt", AllowedNames: []string{"kube-apiserver", "etcdctl"},
+			},
+		},
+		Admin: Admin{Address: "127.0.0.1:0"},
+		Etcd: Etcd{
+			Endpoints:     []string{"https://10.0.0.4:2379", "https://[::1]:2379", "https://etcd-2.example:1"},
+			TLS:           EtcdTLS{CAFile: "/pki/etcd-ca.crt", CertFile: "/etc/etcdseal/client.crt", KeyFile: "/etc/etcdseal/client.key", ServerName: "etcd.internal"},
+			Auth:          EtcdAuth{Username: "etcdseal", PasswordFile: "/etc/etcdseal/password"},
+			ProbeInterval: 1500 * time.Millisecond,
+			AllowClientCN: true,
+		},
+		KEKs: map[string]KEK{
+			"dev": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}},
+			"old": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/old.key"}},
+		},
+		Rules: []Rule{
+			{Prefix: "/registry/secrets/", KEK: "dev", RecoveryKEKs: []string{"old"}, Seal: true, Plaintext: "deny", OnUndecryptable: "passthrough"},
+			{Prefix: "/registry/configmaps/", KEK: "old", Seal: false, Plaintext: "allow", OnUndecryptable: "fail"},
+		},
+		Keyring:       Keyring{Name: "my-cluster", Store: "file", Path: "/var/lib/etcdseal/keyring.json", AuthKeyFile: "/etc/etcdseal/auth.key"},
+		AllowMethods:  []string{"/etcdserverpb.KV/Example"},
+		Limits:        Limits{MaxRequestBytes: 10485760, MemoryBytes: 1 << 30},
+		Log:           Log{Level: "debug"},
+		ShutdownGrace: 90 * time.Second,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parse differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestParseReportsAllProblems compares the whole error for every file in
+// testdata/bad with the text beside it.
+func TestParseReportsAllProblems(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("finding bad files: %d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(strings.TrimSuffix(file, ".yaml") + ".want")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(data, "/etc/etcdseal")
+			if err == nil {
+				t.Fatal("Parse succeeded")
+			}
+			if diff := cmp.Diff(string(want), err.Error()+"\n"); diff != "" {
+				t.Errorf("error differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseRefusesHugeFile(t *testing.T) {
+	_, err := Parse(make([]byte, maxFileBytes+1), "/")
+	want := &Error{Problems: []Problem{{Text: "65537 bytes: more than 65536 are not read"}}}
+	if diff := cmp.Diff(error(want), err); diff != "" {
+		t.Errorf("error differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadChecksFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write("kek.key", "")
+	good := write("good.yaml", minimal)
+	if _, err := Load(good); err != nil {
+		t.Errorf("Load of a good file: %v", err)
+	}
+	bad := write("bad.yaml", `
+listen: {address: "unix://missing/etcd.sock"}
+etcd: {endpoints: ["https://10.0.0.4:2379"], tls: {caFile: .}}
+keks: {dev: {local: {keyFile: none.key}}}
+keyring: {name: my-cluster, store: file, path: kek.key/keyring.json}
+`)
+	_, err := Load(bad)
+	var problems *Error
+	if !errors.As(err, &problems) {
+		t.Fatalf("Load returned %v, want an *Error", err)
+	}
+	want := bad + `: 4 problems
+  listen.address (line 2): its directory cannot be used: stat DIR/missing: no such file or directory
+  etcd.tls.caFile (line 3): DIR is not a regular file
+  keks.dev.local.keyFile (line 4): stat DIR/none.key: no such file or directory
+  keyring.path (line 5): DIR/kek.key is not a directory`
+	if diff := cmp.Diff(strings.ReplaceAll(want, "DIR", dir), err.Error()); diff != "" {
+		t.Errorf("error differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadNamesUnreadableFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.yaml")
+	if _, err := Load(path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Load returned %v, want a missing file by its name", err)
+	}
+}
+
+func TestPinnedNamesWhatNeedsRestart(t *testing.T) {
+	parse := func(text string) *Config {
+		t.Helper()
+		c, err := Parse([]byte(text), "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := parse(minimal)
+	for _, test := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"nothing", minimal, nil},
+		{"rules", minimal + "rules: [{prefix: /a, seal: false}]\n", nil},
+		{"log and grace", minimal + "log: {level: debug}\nshutdownGrace: 1s\n", []string{"log", "shutdownGrace"}},
+		{"KEK", strings.Replace(minimal, "kek.key", "other.key", 1), []string{"keks"}},
+		{"keyring and etcd", strings.NewReplacer("my-cluster", "x", "10.0.0.4", "10.0.0.5").Replace(minimal), []string{"etcd", "keyring"}},
+	} {
+		if diff := cmp.Diff(test.want, before.Pinned(parse(test.text))); diff != "" {
+			t.Errorf("%s: Pinned differs (-want +got):\n%s", test.name, diff)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package dek
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+)
+
+// state is what is known of a record in the store.
+type state int
+
+const (
+	// pending: the record was made and is not known to be stored.
+	pending state = iota
+	// present: the store has the record.
+	present
+	// lost: the store had the record, and has it no more.
+	lost
+	// damaged: the store has something else in its place.
+	damaged
+	// unproved: the store has a record without any wrapping that was proved,
+	// of a DEK that is sealed with. Elsewhere a record is proved when it is
+	// used.
+	unproved
+	// buried: there is a tombstone.
+	buried
+)
+
+// entry is a record that this process knows. The Manager's mu guards it.
+type entry struct {
+	id     envelope.ID
+	record *Record
+	data   []byte // the record's encoding, as the store has it or should have it
+	state  state
+	// losses counts what was seen to be wrong. Who mends a record compares it
+	// before and after: what was mended may have been lost again meanwhile.
+	losses int
+
+	badRevision int64   // of what is in the store, if damaged or unproved
+	doubtful    *Record // what is in the store, if unproved
+	doubtfulRaw []byte  // its encoding
+
+	// active is the DEK if its Sealer uses it, or will use it when the record
+	// is stored; else nil. It seals only while the state is present.
+	active *active
+	proved []Wrapping // those of an active DEK's record that gave the DEK
+}
+
+// apply takes in what the store has. It is called in the order of the changes.
+func (m *Manager) apply(c Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	there := make(map[envelope.ID]bool, len(c.Records)+len(c.Tombstones))
+	for _, id := range c.Tombstones {
+		there[id] = true
+		m.bury(m.known[id])
+	}
+	for _, r := range c.Records {
+		if !there[r.ID] {
+			there[r.ID] = true
+			m.observe(r)
+		}
+	}
+	for _, id := range c.Gone {
+		m.lose(m.known[id], "removed")
+	}
+	if c.Whole {
+		for id, e := range m.known {
+			if !there[id] {
+				m.lose(e, "not there")
+			}
+		}
+	}
+	m.cache.reserve(len(m.known))
+}
+
+// observe takes in a record as the store has it. The caller holds mu.
+func (m *Manager) observe(r Stored) {
+	m.refusals.forget(r.ID)
+	e := m.known[r.ID]
+	if e != nil && bytes.Equal(e.data, r.Data) {
+		m.settled(e)
+		return
+	}
+	record, err := m.check(r)
+	switch {
+	case e == nil && err != nil:
+		m.logStrange(r, err)
+	case e == nil:
+		m.known[r.ID] = &entry{id: r.ID, record: record, data: r.Data, state: present}
+	case err != nil:
+		m.damage(e, r, err)
+	case e.active != nil && !proves(e.proved, record):
+		m.doubt(e, r, record)
+	default:
+		e.adopt(record, r.Data)
+		m.settled(e)
+	}
+}
+
+// check parses a record and says what is wrong with it.
+func (m *Manager) check(r Stored) (*Record, error) {
+	record, err := ParseRecord(r.Data)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrBadRecord, err)
+	case record.ID != r.ID:
+		return nil, fmt.Errorf("%w: it is DEK %s's", ErrBadRecord, record.ID)
+	case record.Keyring != m.config.Keyring:
+		return nil, fmt.Errorf("%w: it is of the keyring %.64q, this one is %q", ErrBadRecord, record.Keyring, m.config.Keyring)
+	}
+	return record, nil
+}
+
+// logStrange logs, once for each state of it, a record that is of no use here.
+func (m *Manager) logStrange(r Stored, err error) {
+	if seen, ok := m.strange[r.ID]; ok && seen == r.Revision {
+		return
+	}
+	m.strange[r.ID] = r.Revision
+	m.log.Warn("a record in the keyring's store cannot be used and is left alone", "dek", r.ID.String(), "error", err)
+}
+
+// proves reports whether a record has a wrapping that was proved.
+func proves(proved []Wrapping, r *Record) bool {
+	return slices.ContainsFunc(proved, func(p Wrapping) bool {
+		return slices.ContainsFunc(r.Wrappings, func(w Wrapping) bool { return w.same(&p) })
+	})
+}
+
+// adopt makes what the store has the entry's record.
+func (e *entry) adopt(record *Record, data []byte) {
+	e.record, e.data = record, data
+	e.proved = slices.DeleteFunc(e.proved, func(p Wrapping) bool { return !proves([]Wrapping{p}, record) })
+}
+
+// settled says that the store has the entry's record, and lets its DEK seal. The
+// caller holds mu.
+func (m *Manager) settled(e *entry) {
+	before := e.state
+	e.state = present
+	e.doubtful, e.doubtfulRaw = nil, nil
+	if e.active == nil {
+		return
+	}
+	m.activate(e.active)
+	if before == pending {
+		m.obs.DEKCreated(e.active.sealer.kek)
+		m.log.Info("a new DEK seals from now on", "dek", e.id.String(), "kek", e.active.sealer.kek,
+			"keyVersion", e.record.Wrappings[0].Version, "sealUntil", e.record.SealUntil)
+	} else if before != present {
+		m.log.Info("the record of the DEK that seals is back", "dek", e.id.String())
+	}
+}
+
+// lose says that the store does not have an entry's record, stops its DEK from
+// sealing, and has it put back. e may be nil. The caller holds mu.
+func (m *Manager) lose(e *entry, how string) {
+	if e == nil {
+		return
+	}
+	e.losses++
+	if e.state == pending || e.state == lost {
+		return
+	}
+	e.state = lost
+	e.doubtful, e.doubtfulRaw = nil, nil
+	m.unwell(e)
+	m.log.Warn("a record is gone from the keyring's store and will be put back", "dek", e.id.String(), "how", how, "seals", e.active != nil)
+}
+
+// damage says that the store has something else in place of an entry's record. If it
+// claims to be of a newer format, a newer etcdseal wrote it: then it is left alone, and
+// the DEK not sealed with again. The caller holds mu.
+func (m *Manager) damage(e *entry, r Stored, err error) {
+	if newer, ok := errors.AsType[*RecordVersionError](err); ok && newer.Version > RecordVersion {
+		m.retire(e)
+		e.state = present
+		m.logStrange(r, err)
+		return
+	}
+	e.losses++
+	e.badRevision = r.Revision
+	if e.state == damaged {
+		return
+	}
+	e.state = damaged
+	m.unwell(e)
+	m.log.Warn("a record was overwritten in the keyring's store and will be put back", "dek", e.id.String(), "error", err)
+}
+
+// doubt says that the store has a record whose wrappings are all new, and stops its
+// DEK from sealing until one of them was proved. The caller holds mu.
+func (m *Manager) doubt(e *entry, r Stored, record *Record) {
+	e.losses++
+	e.doubtful, e.doubtfulRaw, e.badRevision = record, r.Data, r.Revision
+	if e.state == unproved {
+		return
+	}
+	e.state = unproved
+	m.suspend(e)
+	m.wakeSettler()
+}
+
+// unwell stops an entry's DEK from sealing and has Run mend its record. The caller
+// holds mu.
+func (m *Manager) unwell(e *entry) {
+	m.suspend(e)
+	m.obs.RecordLost()
+	m.wakeSettler()
+}
+
+// bury says that there is a tombstone: the record is forgotten and its DEK never
+// sealed with again. It is not dropped from the cache, where nothing needs it any
+// more. e may be nil. The caller holds mu.
+func (m *Manager) bury(e *entry) {
+	if e == nil {
+		return
+	}
+	e.losses++
+	e.state = buried
+	m.retire(e)
+	if m.known[e.id] == e {
+		delete(m.known, e.id)
+	}
+	m.log.Info("a record was removed from the keyring for good", "dek", e.id.String())
+}
+
+func (m *Manager) wakeSettler() {
+	select {
+	case m.unsettle <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,181 @@
+package dek
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+)
+
+// Sealer hands out DEKs to seal with that are wrapped by one set of KEKs. There is one
+// for each such set. It is safe for concurrent use.
+type Sealer struct {
+	m    *Manager
+	kek  string
+	keks []string // kek, then the recovery KEKs
+
+	// live is the DEK that seals: nil if there is none, or while its record
+	// is not in the store. Written under the Manager's mu.
+	live atomic.Pointer[active]
+
+	// The Manager's mu guards all below.
+
+	current   *active           // the DEK that seals, or will again when its record is mended
+	candidate *active           // made and proved, its record not known to be stored
+	wanted    map[string]string // the KEKs' versions that another DEK is made for
+	failure   error             // why no DEK could be made
+	failedTil int64             // until when that is remembered, nanoseconds since 1970
+}
+
+// Sealer returns the Sealer for a KEK and the KEKs that can open in its stead. The
+// order of recovery does not matter. The error says that a KEK is not configured, or
+// named twice.
+func (m *Manager) Sealer(kekName string, recovery []string) (*Sealer, error) {
+	others := slices.Sorted(slices.Values(recovery))
+	keks := append([]string{kekName}, others...)
+	for i, name := range keks {
+		if m.wraps.keks[name] == nil {
+			return nil, fmt.Errorf("making sealer: KEK %q is not configured", name)
+		}
+		if slices.Contains(keks[:i], name) {
+			return nil, fmt.Errorf("making sealer: KEK %q is named twice", name)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set := strings.Join(keks, "\x00")
+	s := m.sealers[set]
+	if s == nil {
+		s = &Sealer{m: m, kek: kekName, keks: keks, wanted: make(map[string]string)}
+		m.sealers[set] = s
+	}
+	return s, nil
+}
+
+// TryKey returns the DEK to seal with and counts one seal. It never waits. It returns
+// false when a DEK has to be made, or its record put back: then Key does it.
+func (s *Sealer) TryKey() (*envelope.Key, bool) {
+	a := s.live.Load()
+	if a == nil || s.m.clock() >= a.sealUntil {
+		return nil, false
+	}
+	n := a.seals.Add(1)
+	if n > a.limit {
+		a.seals.Add(-1)
+		return nil, false
+	}
+	if n == a.ahead {
+		s.m.wakeRenewal()
+	}
+	return a.key, true
+}
+
+// Key returns the DEK to seal with and counts one seal. It waits for as long as ctx
+// lasts if one has to be made, stored and proved first. What it started goes on when
+// ctx ends, for the others who wait.
+//
+// The error is a KEK's (kek.ClassOf), ErrStoreUnavailable, another of the store's, or
+// ctx's. After a KEK failed, Key fails the same way for a moment without asking it.
+func (s *Sealer) Key(ctx context.Context) (*envelope.Key, error) {
+	for {
+		if key, ok := s.TryKey(); ok {
+			return key, nil
+		}
+		if err := s.remembered(); err != nil {
+			return nil, err
+		}
+		if _, err := s.m.sealing.start(s, s.renew).wait(ctx); err != nil {
+			return nil, fmt.Errorf("having a DEK of KEK %q: %w", s.kek, err)
+		}
+	}
+}
+
+// remembered returns why a DEK could not be made a moment ago.
+func (s *Sealer) remembered() error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	if s.failure == nil || s.m.clock() >= s.failedTil {
+		return nil
+	}
+	return fmt.Errorf("having a DEK of KEK %q: %w", s.kek, s.failure)
+}
+
+// renew sees to it that the Sealer has a DEK that is good for a while. It is run
+// through sealing, one at a time.
+func (s *Sealer) renew(ctx context.Context) (none struct{}, err error) {
+	a, err := s.revive(ctx)
+	if err != nil || a != nil && !a.due(s.m.clock()) {
+		return none, s.remember(err)
+	}
+	a, err = s.prepare(ctx)
+	if err != nil {
+		return none, s.remember(err)
+	}
+	return none, s.remember(s.m.settle(ctx, a.entry))
+}
+
+// revive mends the record of the DEK that sealed last, and returns that DEK if it can
+// seal.
+func (s *Sealer) revive(ctx context.Context) (*active, error) {
+	s.m.mu.Lock()
+	a := s.current
+	live := s.live.Load() != nil
+	s.m.mu.Unlock()
+	switch {
+	case a == nil || a.spent(s.m.clock()):
+		return nil, nil
+	case live:
+		return a, nil
+	}
+	err := s.m.settle(ctx, a.entry)
+	if err != nil && !errors.Is(err, ErrTombstoned) {
+		return nil, err
+	}
+	return s.live.Load(), nil
+}
+
+// prepare returns the candidate, and makes one if there is none of use.
+func (s *Sealer) prepare(ctx context.Context) (*active, error) {
+	m := s.m
+	m.mu.Lock()
+	if s.candidate != nil && s.candidate.due(m.clock()) {
+		m.discard(s)
+	}
+	a := s.candidate
+	m.mu.Unlock()
+	if a != nil {
+		return a, nil
+	}
+	created := time.Unix(0, m.clock()).UTC().Truncate(time.Second)
+	sealUntil := created.Add(m.config.Lifetime).Truncate(time.Second)
+	f, err := m.wraps.make(ctx, s.keks, created, sealUntil)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range f.missing {
+		m.log.Warn("a new DEK is without a wrapping by a recovery KEK", "dek", f.record.ID.String(), "error", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.candidate = s.newActive(f)
+	s.wanted = make(map[string]string)
+	m.known[f.record.ID] = s.candidate.entry
+	m.cache.reserve(len(m.known))
+	return s.candidate, nil
+}
+
+// remember keeps an error that a KEK caused for a moment, and returns it.
+func (s *Sealer) remember(err error) error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.failure = nil
+	if err != nil && !ofStore(err) {
+		s.failure, s.failedTil = err, s.m.clock()+int64(s.m.pause(err))
+	}
+	return err
+}

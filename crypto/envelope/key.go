@@ -1,0 +1,117 @@
+package envelope
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+)
+
+// Key is one DEK, ready to seal and to open. It is safe for concurrent use and
+// does not change after NewKey.
+//
+// It holds the AES key schedule and not the DEK. The schedule lives as long as
+// the Key does and cannot be wiped, nor can what HKDF leaves in memory on the
+// way: the standard library gives no access to either.
+//
+// A Key does not count its seals. Nonces are random, so NIST SP 800-38D, section
+// 8.3, allows 2^32 seals under one DEK; whoever chooses the DEK keeps the count.
+type Key struct {
+	header [headerSize]byte
+	id     ID
+	aead   cipher.AEAD // takes no nonce: makes a random one and puts it first
+}
+
+// NewKey makes a Key from the KeySize bytes of a DEK, of which it keeps nothing:
+// the caller may wipe dek. The identifier is taken as it is; whoever reads the
+// DEK from a record compares it with DeriveID's first.
+func NewKey(id ID, dek []byte) (*Key, error) {
+	if len(dek) != KeySize {
+		return nil, fmt.Errorf("making key of DEK %s: the DEK has %d bytes, want %d", id, len(dek), KeySize)
+	}
+	aesKey := deriveAES(dek)
+	defer clear(aesKey)
+	block, err := aes.NewCipher(aesKey)
+	if err != nil {
+		return nil, fmt.Errorf("making key of DEK %s: %w", id, err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("making key of DEK %s: %w", id, err)
+	}
+	return &Key{header: header(id), id: id, aead: aead}, nil
+}
+
+// ID returns the identifier of the DEK.
+func (k *Key) ID() ID { return k.id }
+
+// Format prints the DEK's identifier for every verb, so that no key schedule can
+// get into a log.
+func (k *Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "DEK "+k.id.String()) }
+
+// Seal appends the envelope of a plaintext for one etcd key to dst and returns
+// the extended slice, longer by len(plaintext)+Overhead. An empty plaintext is
+// sealed like any other. Seal does not allocate when dst has the capacity.
+//
+// Neither plaintext nor dst may overlap the other's memory, spare capacity of dst
+// included; etcdKey may lie anywhere.
+func (k *Key) Seal(dst, etcdKey, plaintext []byte) []byte {
+	aad := getScratch()
+	aad.buf = appendAAD(aad.buf[:0], &k.header, etcdKey)
+	dst = slices.Grow(dst, len(plaintext)+Overhead)
+	dst = append(dst, k.header[:]...)
+	dst = k.aead.Seal(dst, nil, plaintext, aad.buf)
+	putScratch(aad)
+	return dst
+}
+
+// Open opens the envelope of one etcd key in place: the plaintext that it returns
+// is env[20:20+n], and the rest of env has no meaning any more. Nothing past
+// len(env) is written, and appending to the plaintext reallocates. Open does not
+// allocate.
+//
+// The errors are those of Parse, a *WrongKeyError when another DEK sealed the
+// envelope, and ErrAuthentication. With the first two env is as it was. After
+// ErrAuthentication the envelope is lost: the standard library has moved the
+// ciphertext and zeroed the place of the plaintext. Whoever wants to return the
+// envelope untouched keeps a copy.
+func (k *Key) Open(env, etcdKey []byte) ([]byte, error) {
+	id, err := Parse(env)
+	if err != nil {
+		return nil, err
+	}
+	if id != k.id {
+		return nil, &WrongKeyError{Envelope: id, Key: k.id}
+	}
+	// cipher.AEAD reserves the right to overwrite dst up to its capacity.
+	env = env[:len(env):len(env)]
+	aad := getScratch()
+	aad.buf = appendAAD(aad.buf[:0], (*[headerSize]byte)(env), etcdKey)
+	plaintext, err := k.aead.Open(env[headerSize:headerSize], nil, env[headerSize:], aad.buf)
+	putScratch(aad)
+	if err != nil {
+		return nil, ErrAuthentication
+	}
+	return plaintext[:len(plaintext):len(plaintext)], nil
+}
+
+// scratch is room for the additional data of one Seal or Open. It has to be on
+// the heap, for cipher.AEAD is an interface, and is pooled for that reason. It
+// never holds a secret.
+type scratch struct{ buf []byte }
+
+// maxScratch bounds what the pool keeps, in bytes. etcd allows keys of more than
+// a megabyte; those of Kubernetes are below 1 KiB.
+const maxScratch = 4 << 10
+
+var scratches = sync.Pool{New: func() any { return &scratch{buf: make([]byte, 0, 256)} }}
+
+func getScratch() *scratch { return scratches.Get().(*scratch) }
+
+func putScratch(s *scratch) {
+	if cap(s.buf) <= maxScratch {
+		scratches.Put(s)
+	}
+}

@@ -1,0 +1,255 @@
+// Package etcdseal runs the built etcdseal binary. It knows the program from
+// outside only: its command line, configuration file, admin endpoint, signals
+// and logs.
+//
+// Every proxy is checked when its test ends: no planted plaintext in its logs
+// or metrics, no panic, no data race.
+package etcdseal
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/etcdseal/etcdseal/e2e/pki"
+	"github.com/etcdseal/etcdseal/e2e/process"
+)
+
+const (
+	startLimit   = 60 * time.Second
+	stopLimit    = 60 * time.Second
+	commandLimit = 30 * time.Second
+	dialLimit    = 10 * time.Second
+	// attemptLimit bounds one probe of the admin endpoint.
+	attemptLimit = 5 * time.Second
+)
+
+// crashTexts are what the Go runtime prints when a program is broken.
+var crashTexts = []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"}
+
+// Proxy is one etcdseal. It keeps its addresses over restarts. Its methods are
+// for the test's own goroutine unless they say otherwise.
+type Proxy struct {
+	owner   testing.TB
+	cfg     Config
+	dir     string
+	address string
+	admin   string
+	log     *process.Log
+	process *process.Process
+}
+
+// NewKEK makes a local KEK file with the binary's own verb.
+func NewKEK(t testing.TB, binaries string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kek.key")
+	process.Run(t, commandLimit, filepath.Join(binaries, "etcdseal"), "keyring", "new-kek", "--out", file)
+	return file
+}
+
+// Start starts a proxy and waits until it is ready. It is killed when t ends,
+// however often it was started again by then.
+func Start(t testing.TB, cfg Config) *Proxy {
+	t.Helper()
+	p := New(t, cfg)
+	p.Run(t)
+	p.WaitReady(t)
+	return p
+}
+
+// New prepares a proxy without starting it.
+func New(t testing.TB, cfg Config) *Proxy {
+	t.Helper()
+	p := &Proxy{
+		owner: t,
+		cfg:   cfg,
+		dir:   t.TempDir(),
+		admin: process.FreeAddress(t),
+		log:   process.NewLog(t, "etcdseal"+cfg.Name),
+	}
+	p.address = process.FreeAddress(t)
+	if cfg.Socket != "" {
+		p.address = "unix://" + cfg.Socket
+	}
+	t.Cleanup(func() { p.check(t) })
+	return p
+}
+
+// Run starts the proxy, the first time or after it has ended, and does not
+// wait until it is ready.
+func (p *Proxy) Run(t testing.TB) {
+	t.Helper()
+	p.writeConfig(t)
+	p.process = process.Start(t, process.Config{
+		Path:  filepath.Join(p.cfg.Binaries, "etcdseal"),
+		Args:  []string{"serve", "--config", p.configFile()},
+		Env:   p.cfg.Env,
+		Dir:   p.dir,
+		Log:   p.log,
+		Owner: p.owner,
+	})
+	p.owner.Cleanup(func() { p.checkMetrics(p.owner) })
+}
+
+// WaitReady waits until /readyz says that the proxy is ready.
+func (p *Proxy) WaitReady(t testing.TB) {
+	t.Helper()
+	p.process.WaitFor(t, startLimit, "etcdseal to be ready", func(ctx context.Context) error {
+		status, text, err := p.Admin(ctx, "/readyz")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("/readyz answered %d: %s", status, text)
+		}
+		return err
+	})
+}
+
+// Reload rewrites the configuration file with change applied and sends SIGHUP.
+// When the new rules take effect is for the caller to find out.
+func (p *Proxy) Reload(t testing.TB, change func(*Config)) {
+	t.Helper()
+	change(&p.cfg)
+	p.writeConfig(t)
+	p.process.Signal(t, syscall.SIGHUP)
+}
+
+// Restart ends the proxy by SIGTERM, starts it again and waits until it is
+// ready.
+func (p *Proxy) Restart(t testing.TB) {
+	t.Helper()
+	p.Stop(t)
+	p.Run(t)
+	p.WaitReady(t)
+}
+
+// Stop ends the proxy by SIGTERM and waits for it. It must exit with status 0.
+func (p *Proxy) Stop(t testing.TB) {
+	t.Helper()
+	p.checkMetrics(t)
+	p.Process().Signal(t, syscall.SIGTERM)
+	if state := p.Process().Wait(t, stopLimit); state.ExitCode() != 0 {
+		t.Errorf("etcdseal ended with %v after SIGTERM, want exit status 0", state)
+	}
+}
+
+// Process is the running or last process of the proxy.
+func (p *Proxy) Process() *process.Process { return p.process }
+
+// Endpoint is what etcd's clients take for the proxy: an URL.
+func (p *Proxy) Endpoint() string {
+	switch {
+	case p.cfg.Socket != "":
+		return p.address
+	case p.cfg.ListenTLS.CertFile != "":
+		return "https://" + p.address
+	default:
+		return "http://" + p.address
+	}
+}
+
+// Address is host:port, or the URL of the unix socket.
+func (p *Proxy) Address() string { return p.address }
+
+// Dir is the folder with the configuration, in which the proxy runs.
+func (p *Proxy) Dir() string { return p.dir }
+
+// LogText is what the proxy has logged so far, over all restarts.
+func (p *Proxy) LogText(t testing.TB) string { return p.log.Text(t) }
+
+// ClientConfig configures an etcd client to talk to the proxy. With a listener
+// under TLS, authority and client give the client's certificate.
+func (p *Proxy) ClientConfig(t testing.TB, authority *pki.Authority, client pki.Files) clientv3.Config {
+	t.Helper()
+	cfg := clientv3.Config{
+		Endpoints:   []string{p.Endpoint()},
+		DialTimeout: dialLimit,
+		Logger:      zap.NewNop(),
+	}
+	if p.cfg.ListenTLS.CertFile != "" {
+		cfg.TLS = authority.ClientConfig(t, client)
+	}
+	return cfg
+}
+
+// Client is an etcd client that talks to the proxy, as ClientConfig says,
+// closed when t ends.
+func (p *Proxy) Client(t testing.TB, authority *pki.Authority, client pki.Files) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(p.ClientConfig(t, authority, client))
+	if err != nil {
+		t.Fatalf("making etcd client of the proxy: %v", err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// Admin gets a path of the admin endpoint. It may be called from any goroutine.
+func (p *Proxy) Admin(ctx context.Context, path string) (status int, text string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
+}
+
+func (p *Proxy) configFile() string { return filepath.Join(p.dir, "etcdseal.yaml") }
+
+func (p *Proxy) writeConfig(t testing.TB) {
+	t.Helper()
+	text := p.cfg.render(t, p.address, p.admin)
+	if err := os.WriteFile(p.configFile(), []byte(text), 0o600); err != nil {
+		t.Fatalf("writing configuration: %v", err)
+	}
+}
+
+// checkMetrics looks for planted plaintext in what the admin endpoint serves.
+// A proxy that has ended has been checked before or had no chance to answer.
+func (p *Proxy) checkMetrics(t testing.TB) {
+	if p.process.Exited() != nil {
+		return
+	}
+	for _, path := range []string{"/metrics", "/readyz", "/livez"} {
+		_, text, err := p.Admin(context.Background(), path)
+		if err != nil {
+			t.Errorf("getting %s of etcdseal%s: %v", path, p.cfg.Name, err)
+			continue
+		}
+		p.checkText(t, path, text)
+	}
+}
+
+// check looks at the log of all runs after the last has ended.
+func (p *Proxy) check(t testing.TB) {
+	text := p.log.Text(t)
+	p.checkText(t, "the log", text)
+	for _, crash := range crashTexts {
+		if strings.Contains(text, crash) {
+			t.Errorf("the log of etcdseal%s holds %q", p.cfg.Name, crash)
+		}
+	}
+}
+
+func (p *Proxy) checkText(t testing.TB, where, text string) {
+	for _, secret := range p.cfg.Forbidden {
+		if form := process.Holds([]byte(text), secret); form != "" {
+			t.Errorf("%s of etcdseal%s holds planted plaintext (%s)", where, p.cfg.Name, form)
+		}
+	}
+}

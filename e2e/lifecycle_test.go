@@ -1,0 +1,307 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/etcdseal/etcdseal/e2e/etcd"
+	"github.com/etcdseal/etcdseal/e2e/etcdseal"
+	"github.com/etcdseal/etcdseal/e2e/pki"
+	"github.com/etcdseal/etcdseal/e2e/poll"
+	"github.com/etcdseal/etcdseal/e2e/process"
+)
+
+// TestClientCertificates connects with every kind of wrong certificate and with
+// the right one.
+func TestClientCertificates(t *testing.T) {
+	l := newLab(t, true)
+	cfg := l.secureProxyConfig(t)
+	cfg.AllowedNames = []string{"allowed"}
+	proxy := etcdseal.Start(t, cfg)
+	stranger := pki.NewAuthority(t, "another authority").Client(t, "allowed")
+	for _, tt := range []struct {
+		name   string
+		client pki.Files
+		want   bool
+	}{
+		{"the allowed name", l.authority.Client(t, "allowed"), true},
+		{"another name", l.authority.Client(t, "other"), false},
+		{"no name", l.authority.NamelessClient(t, "nameless"), false},
+		{"another authority", stranger, false},
+		{"no certificate", pki.Files{}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := handshake(call(t), proxy.Address(), l.authority.ClientConfig(t, tt.client))
+			if accepted := err == nil; accepted != tt.want {
+				t.Errorf("accepted: %v (%v), want %v", accepted, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestCertificatesReplaced replaces the files under a running proxy, as a
+// certificate manager does: new connections see the new ones, and an open
+// connection goes on.
+func TestCertificatesReplaced(t *testing.T) {
+	l := newLab(t, true)
+	cfg := l.secureProxyConfig(t)
+	trusted := filepath.Join(t.TempDir(), "clients.pem")
+	copyFiles(t, trusted, l.authority.CAFile())
+	cfg.ClientCAFile = trusted
+	proxy := etcdseal.Start(t, cfg)
+	files := l.authority.Client(t, "client")
+	client := proxy.Client(t, l.authority, files)
+	if _, err := client.Get(call(t), "x"); err != nil {
+		t.Fatalf("getting before the replacement: %v", err)
+	}
+	watch := client.Watch(call(t), "x", clientv3.WithCreatedNotify())
+	<-watch
+
+	before, err := handshake(call(t), proxy.Address(), l.authority.ClientConfig(t, files))
+	if err != nil {
+		t.Fatalf("connecting before the replacement: %v", err)
+	}
+	l.authority.Server(t, "etcdseal-server")
+	poll.Until(t, settleLimit, "the new certificate to be served", func(ctx context.Context) error {
+		now, err := handshake(ctx, proxy.Address(), l.authority.ClientConfig(t, files))
+		if err == nil && now == before {
+			err = errors.New("the old certificate is served")
+		}
+		return err
+	})
+
+	added := pki.NewAuthority(t, "added authority")
+	config := l.authority.ClientConfig(t, added.Client(t, "client of the added authority"))
+	if _, err := handshake(call(t), proxy.Address(), config); err == nil {
+		t.Fatal("a client of an authority that was never trusted was accepted")
+	}
+	copyFiles(t, trusted, l.authority.CAFile(), added.CAFile())
+	poll.Until(t, settleLimit, "the added authority to be trusted", func(ctx context.Context) error {
+		_, err := handshake(ctx, proxy.Address(), config)
+		return err
+	})
+	if _, err := client.Put(call(t), "x", "y"); err != nil {
+		t.Errorf("putting on the old connection: %v", err)
+	}
+	if response := <-watch; response.Err() != nil || len(response.Events) != 1 {
+		t.Errorf("watch on the old connection: %v", response.Err())
+	}
+}
+
+// handshake connects as an HTTP/2 client and waits for the server's first
+// bytes: with TLS 1.3 only they tell that a client certificate was accepted. It
+// returns the serial number of the server's certificate.
+func handshake(ctx context.Context, address string, config *tls.Config) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	config = config.Clone()
+	config.NextProtos = []string{"h2"}
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return "", err
+		}
+	}
+	// The client's preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+	if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
+		return "", err
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		return "", err
+	}
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
+}
+
+// TestRulesReloaded changes the rules by SIGHUP, and then breaks the file: the
+// rules in force stay.
+func TestRulesReloaded(t *testing.T) {
+	l := newLab(t, false)
+	proxy := etcdseal.Start(t, l.proxyConfig(t))
+	s := newStore(t, l, proxy)
+	sealed := func(key string) bool {
+		if _, err := s.client.Put(call(t), key, "value of "+key); err != nil {
+			t.Fatalf("putting %s: %v", key, err)
+		}
+		response, err := s.client.Get(call(t), key)
+		if err != nil || string(response.Kvs[0].Value) != "value of "+key {
+			t.Fatalf("getting %s: %v (or another value)", key, err)
+		}
+		return etcd.IsEnvelope(etcd.Pairs(t, l.raw, key)[key])
+	}
+	if sealed("/tokens/a") || !sealed(etcdseal.SecretsPrefix+"a") {
+		t.Fatal("before the reload, the wrong keys are sealed")
+	}
+	proxy.Reload(t, func(cfg *etcdseal.Config) {
+		cfg.Rules = append(etcdseal.DefaultRules(), etcdseal.Rule{Prefix: "/tokens/"})
+	})
+	poll.Until(t, settleLimit, "the added rule to seal", func(context.Context) error {
+		if !sealed("/tokens/a") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	before := complaints(t, proxy)
+	proxy.Reload(t, func(cfg *etcdseal.Config) {
+		cfg.Rules = append(etcdseal.DefaultRules(), etcdseal.DefaultRules()...)
+	})
+	proxy.Process().WaitFor(t, settleLimit, "a complaint about the broken file", func(context.Context) error {
+		return atLeast(complaints(t, proxy), before+1)
+	})
+	if !sealed("/tokens/a") || !sealed(etcdseal.SecretsPrefix+"a") {
+		t.Error("after a broken reload, the rules in force are gone")
+	}
+}
+
+// complaints counts the log's lines of level WARN and above.
+func complaints(t *testing.T, proxy *etcdseal.Proxy) int {
+	t.Helper()
+	count := 0
+	for line := range strings.Lines(proxy.LogText(t)) {
+		var entry struct {
+			Level string `json:"level"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && (entry.Level == "WARN" || entry.Level == "ERROR") {
+			count++
+		}
+	}
+	return count
+}
+
+// TestGracefulShutdown sends SIGTERM while a watch is open and a put is in
+// flight: the put is answered, nobody new is let in, and the process ends.
+func TestGracefulShutdown(t *testing.T) {
+	l := newLab(t, true)
+	cfg := l.proxyConfig(t)
+	cfg.ShutdownGrace = "10s"
+	proxy := etcdseal.Start(t, cfg)
+	s := newStore(t, l, proxy)
+	s.put(t, "before", 1)
+	watch := s.client.Watch(call(t), etcdseal.SecretsPrefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	<-watch
+
+	l.etcd.Pause(t)
+	const key = etcdseal.SecretsPrefix + "in-flight"
+	answer := make(chan error, 1)
+	ctx, request := call(t), &etcdserverpb.PutRequest{Key: []byte(key), Value: l.secret(t, "flight", 10)}
+	stream, err := s.client.ActiveConnection().NewStream(ctx, &grpc.StreamDesc{}, etcdserverpb.KV_Put_FullMethodName)
+	if err != nil {
+		t.Fatalf("opening the put's stream: %v", err)
+	}
+	if err := stream.SendMsg(request); err != nil {
+		t.Fatalf("sending the put: %v", err)
+	}
+	go func() { answer <- stream.RecvMsg(&etcdserverpb.PutResponse{}) }()
+	// The proxy answers these by itself, on the same connection. The second is
+	// sent after the put's bytes for certain, so the proxy has the put.
+	for range 2 {
+		err := s.client.ActiveConnection().Invoke(call(t), "/none.None/None",
+			&etcdserverpb.PutRequest{}, &etcdserverpb.PutResponse{})
+		if status.Code(err) != codes.Unimplemented {
+			t.Fatalf("calling an unknown method: %v, want Unimplemented", err)
+		}
+	}
+	proxy.Process().Signal(t, syscall.SIGTERM)
+	proxy.Process().WaitFor(t, settleLimit, "the proxy to accept nobody", func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", proxy.Address())
+		if err != nil {
+			return nil
+		}
+		_ = conn.Close()
+		return errors.New("a connection was accepted")
+	})
+	l.etcd.Resume(t)
+	if err := <-answer; err != nil {
+		t.Errorf("put in flight: %v, want success", err)
+	}
+	if state := proxy.Process().Wait(t, settleLimit); state.ExitCode() != 0 {
+		t.Errorf("etcdseal ended with %v, want exit status 0", state)
+	}
+	if _, err := etcd.EnvelopeID(etcd.Pairs(t, l.raw, key)[key]); err != nil {
+		t.Errorf("stored value of the put in flight: %v", err)
+	}
+	proxy.Run(t)
+	proxy.WaitReady(t)
+	s.put(t, "after", 1)
+}
+
+// TestReadiness takes etcd away and gives it back: /readyz follows and names
+// what is missing, /livez does not care.
+func TestReadiness(t *testing.T) {
+	l := newLab(t, true)
+	l.etcd.Stop(t)
+	proxy := etcdseal.New(t, l.proxyConfig(t))
+	proxy.Run(t)
+	notReady := func() {
+		t.Helper()
+		proxy.Process().WaitFor(t, settleLimit, "/readyz to name etcd", func(ctx context.Context) error {
+			code, text, err := proxy.Admin(ctx, "/readyz")
+			if err == nil && (code != http.StatusServiceUnavailable || !strings.Contains(text, "etcd")) {
+				err = fmt.Errorf("/readyz answered %d: %s", code, text)
+			}
+			return err
+		})
+		if code, text, err := proxy.Admin(call(t), "/livez"); err != nil || code != http.StatusOK {
+			t.Errorf("/livez answered %d: %s (%v)", code, text, err)
+		}
+	}
+	notReady()
+	l.etcd.Run(t)
+	proxy.WaitReady(t)
+	s := newStore(t, l, proxy)
+	s.put(t, "value", 1)
+	l.etcd.Kill(t)
+	notReady()
+	l.etcd.Run(t)
+	proxy.WaitReady(t)
+	s.check(t, s.client)
+}
+
+// TestDeadEndpoint names an endpoint on which nothing listens before the one
+// that lives.
+func TestDeadEndpoint(t *testing.T) {
+	l := newLab(t, true)
+	cfg := l.proxyConfig(t)
+	cfg.Endpoints = append([]string{"https://" + process.FreeAddress(t)}, cfg.Endpoints...)
+	s := newStore(t, l, etcdseal.Start(t, cfg))
+	s.put(t, "value", 5)
+	s.check(t, s.client)
+}
+
+// copyFiles replaces a file by the contents of others, at once.
+func copyFiles(t *testing.T, to string, from ...string) {
+	t.Helper()
+	var all []byte
+	for _, file := range from {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("reading %s: %v", file, err)
+		}
+		all = append(all, data...)
+	}
+	if err := os.WriteFile(to+".next", all, 0o600); err != nil {
+		t.Fatalf("writing %s: %v", to, err)
+	}
+	if err := os.Rename(to+".next", to); err != nil {
+		t.Fatalf("replacing %s: %v", to, err)
+	}
+}

@@ -1,0 +1,249 @@
+// Package proxy is etcdseal's server: it pairs each client's connection with
+// one to etcd and decides, stream by stream and value by value, what is
+// sealed, opened, refused or passed.
+//
+// The parts: relay carries HTTP/2, wire finds values in messages, crypto/dek
+// has the keys, listen and upstream make the connections. This package ties
+// them together and holds the policy: the rules, the reserved prefix, and the
+// check that a value is only ever sealed with a DEK whose record is in the etcd
+// that the value goes to.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/proxy/listen"
+	"github.com/etcdseal/etcdseal/proxy/relay"
+	"github.com/etcdseal/etcdseal/proxy/upstream"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxRequest    = 2 << 20
+	DefaultMemory        = 256 << 20
+	DefaultShutdownGrace = 5 * time.Second
+)
+
+// prefaceTime bounds the wait for a client's first bytes.
+const prefaceTime = 10 * time.Second
+
+// Config is what a Server works with.
+type Config struct {
+	// Listener is where clients connect. Serve closes it.
+	Listener *listen.Listener
+	// Upstream connects to etcd. Somebody else runs and closes it.
+	Upstream *upstream.Pool
+	// TLS says that the upstream's endpoints speak TLS.
+	TLS bool
+	// Keyring has the DEKs. Somebody else runs and closes it.
+	Keyring *dek.Manager
+	// Reserved is the prefix of etcd keys that hold the keyring; empty if it is
+	// not in this etcd.
+	Reserved string
+	// Rules are the first rules; see SetRules.
+	Rules *Rules
+	// MaxRequest is the largest request message in bytes; 0 is
+	// DefaultMaxRequest, etcd's own default.
+	MaxRequest int
+	// Memory bounds the large messages that are being put together, in bytes;
+	// 0 is DefaultMemory.
+	Memory int64
+	// AllowMethods are paths of gRPC methods that etcd does not have and that
+	// are forwarded untouched all the same.
+	AllowMethods []string
+	// ShutdownGrace is how long calls in flight may go on when Serve's context
+	// ends; 0 cuts them off.
+	ShutdownGrace time.Duration
+	// Metrics counts; nil counts for nobody.
+	Metrics *Metrics
+	// Logger gets changes of state at Info; nil is none.
+	Logger *slog.Logger
+}
+
+// Server serves etcd's clients. Use New.
+type Server struct {
+	listener   *listen.Listener
+	upstream   *upstream.Pool
+	keyring    *dek.Manager
+	reserved   []byte
+	rules      atomic.Pointer[Rules]
+	maxRequest int
+	allowed    map[string]bool
+	grace      time.Duration
+	metrics    *metrics
+	logger     *slog.Logger
+	relay      relay.Config
+
+	ctx    context.Context // ends when connections are to be cut
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards pairs and closing
+	pairs   map[*relay.Pair]bool
+	closing bool
+	conns   sync.WaitGroup
+}
+
+// New returns a server that does not serve yet.
+func New(c Config) *Server {
+	if c.MaxRequest == 0 {
+		c.MaxRequest = DefaultMaxRequest
+	}
+	if c.Memory == 0 {
+		c.Memory = DefaultMemory
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	s := &Server{
+		listener: c.Listener, upstream: c.Upstream, keyring: c.Keyring,
+		maxRequest: c.MaxRequest, allowed: map[string]bool{}, grace: c.ShutdownGrace,
+		metrics: &c.Metrics.metrics, logger: c.Logger, pairs: map[*relay.Pair]bool{},
+	}
+	if c.Reserved != "" {
+		s.reserved = []byte(c.Reserved)
+	}
+	for _, path := range c.AllowMethods {
+		s.allowed[path] = true
+	}
+	s.relay = relay.Config{Budget: relay.NewBudget(c.Memory), Scheme: "http", Observer: s.metrics}
+	if c.TLS {
+		s.relay.Scheme = "https"
+	}
+	s.rules.Store(c.Rules)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// SetRules makes new calls and watches follow other rules. Those that are
+// under way keep the ones they began with.
+func (s *Server) SetRules(r *Rules) { s.rules.Store(r) }
+
+// Serve accepts connections until ctx ends. Then it asks clients to go
+// elsewhere, lets calls in flight finish for as long as ShutdownGrace allows,
+// and closes what is left. Watches are not waited for.
+func (s *Server) Serve(ctx context.Context) error {
+	defer s.cancel()
+	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
+	defer stop()
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			s.shutdown()
+			if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		s.conns.Go(func() { s.serve(conn) })
+	}
+}
+
+// shutdown ends all connections, those without calls in flight at once.
+func (s *Server) shutdown() {
+	s.mu.Lock()
+	s.closing = true
+	for p := range s.pairs {
+		go p.Shutdown()
+	}
+	s.mu.Unlock()
+	cut := time.AfterFunc(s.grace, s.cancel)
+	defer cut.Stop()
+	s.conns.Wait()
+}
+
+// serve carries one client's connection.
+func (s *Server) serve(conn net.Conn) {
+	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
+	defer stop()
+	s.metrics.connections.Inc()
+	defer s.metrics.connections.Dec()
+	conn, protocol, err := s.listener.Handshake(s.ctx, conn)
+	if err != nil {
+		s.logger.Debug("TLS handshake failed", "error", err.Error())
+		return
+	}
+	defer conn.Close()
+	if protocol == listen.ProtocolHTTP1 {
+		answerHTTP1(conn)
+		return
+	}
+	client, _, err := relay.ReadPreface(conn, prefaceTime)
+	if errors.Is(err, relay.ErrNotHTTP2) {
+		answerHTTP1(conn)
+		return
+	}
+	if err != nil {
+		return
+	}
+	up, err := s.upstream.Dial(s.ctx)
+	if err != nil {
+		s.logger.Warn("no connection to etcd", "error", err.Error())
+		return
+	}
+	defer up.Close()
+	s.pair(client, up)
+}
+
+// pair runs a pair until it ends.
+func (s *Server) pair(client *relay.Client, up *upstream.Conn) {
+	p := relay.New(s.relay, newSession(s), client, up)
+	s.mu.Lock()
+	s.pairs[p] = true
+	closing := s.closing
+	s.mu.Unlock()
+	ended := make(chan struct{})
+	s.conns.Go(func() {
+		select {
+		case <-up.Drain():
+			p.Shutdown()
+		case <-ended:
+		}
+	})
+	if closing {
+		p.Shutdown()
+	}
+	err := p.Run(s.ctx)
+	close(ended)
+	s.mu.Lock()
+	delete(s.pairs, p)
+	s.mu.Unlock()
+	if errors.Is(err, relay.ErrSilent) || errors.Is(err, relay.ErrNoSettings) {
+		up.Suspect(err.Error())
+	}
+	if err != nil && s.ctx.Err() == nil {
+		s.logger.Debug("connection ended", "endpoint", up.Endpoint(), "error", err.Error())
+	}
+}
+
+// ownMetadata is what the proxy's own calls carry.
+func (s *Server) ownMetadata(ctx context.Context) ([]hpack.HeaderField, string, error) {
+	token, err := s.upstream.Token(ctx)
+	if err != nil || token == "" {
+		return nil, "", err
+	}
+	return []hpack.HeaderField{{Name: "token", Value: token, Sensitive: true}}, token, nil
+}
+
+func (s *Server) forgetToken(token string) {
+	if token != "" {
+		s.upstream.Invalidate(token)
+	}
+}
+
+// answerHTTP1 answers a client that does not speak HTTP/2.
+func answerHTTP1(conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write([]byte("HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + notGRPC))
+}

@@ -1,0 +1,90 @@
+package relay
+
+import (
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// drainPing marks the PING that follows the first GOAWAY of a drain: when it
+// is answered, the client has seen that GOAWAY and opens no more streams.
+var drainPing = [8]byte{'e', 't', 'c', 'd', 's', 'e', 'a', 'l'}
+
+// drainPingTime is how long the answer to it is waited for.
+const drainPingTime = time.Second
+
+// onGoAway takes a peer's GOAWAY. The client's says only that it accepts no
+// more pushed streams. The upstream's says which streams it will not process.
+func (p *Pair) onGoAway(d Direction, f frame) error {
+	if f.id != 0 {
+		return protocolError("GOAWAY on a stream")
+	}
+	if len(f.payload) < 8 {
+		return connError{http2.ErrCodeFrameSize, "GOAWAY of a wrong size"}
+	}
+	if d == Request {
+		return nil
+	}
+	last := binary.BigEndian.Uint32(f.payload) & maxStreamID
+	code := http2.ErrCode(binary.BigEndian.Uint32(f.payload[4:]))
+	if last < maxStreamID {
+		last = max(last, 2) - 2
+	}
+	for id, s := range p.streams {
+		if s.forwarded && id > last && !s.half[Response].begun {
+			s.closed[Response] = true
+			p.resetBoth(s, http2.ErrCodeRefusedStream)
+		}
+	}
+	p.goAway(max(last, p.answeredID), code)
+	return nil
+}
+
+// goAway sends GOAWAY to the client. The last stream only ever falls: a client
+// sends those above it again elsewhere.
+func (p *Pair) goAway(last uint32, code http2.ErrCode) {
+	if p.goAwaySent {
+		last = min(last, p.goAwayLast)
+	}
+	p.goAwaySent, p.goAwayLast = true, last
+	l := p.legs[Request]
+	l.put(appendGoAway(l.room(), last, code, ""))
+}
+
+// Shutdown asks the client to go elsewhere and lets the pair end when the
+// streams that are open have ended. Those marked Long are not waited for.
+func (p *Pair) Shutdown() {
+	p.mu.Lock()
+	if p.draining || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.draining, p.drainPinged = true, true
+	p.goAway(maxStreamID, http2.ErrCodeNo)
+	p.legs[Request].ping(0, drainPing)
+	p.mu.Unlock()
+	time.AfterFunc(drainPingTime, func() {
+		p.mu.Lock()
+		p.drainAnswered()
+		p.mu.Unlock()
+		p.flush()
+	})
+	p.flush()
+}
+
+// drainAnswered is the second step of Shutdown: no streams above the last one
+// are taken. mu is held.
+func (p *Pair) drainAnswered() {
+	if p.drainPinged && !p.closed {
+		p.drainPinged = false
+		p.goAway(p.lastID, http2.ErrCodeNo)
+	}
+}
+
+// Streams returns how many streams are open.
+func (p *Pair) Streams() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.streams)
+}

@@ -1,0 +1,201 @@
+package relay
+
+import (
+	"bytes"
+	"net"
+	"sync"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	// streamWindow is how many bytes a peer may send on a stream ahead of what
+	// the other peer has taken.
+	streamWindow = 256 << 10
+	// connWindow is the same for a whole connection; it is given back on
+	// receipt, so it only has to cover what is on its way.
+	connWindow = 8 << 20
+	// creditStep is how much window gathers before it is given back.
+	creditStep = streamWindow / 4
+	// outSoft is how much is written to a socket at once; with more, streams
+	// keep what they have in their queues.
+	outSoft = 64 << 10
+	// outHard is how much may be waiting for a socket in all: control frames
+	// past it mean that the peer asks without reading the answers.
+	outHard = 1 << 20
+	// maxHeaderList is the largest header list accepted, counted as HPACK does.
+	maxHeaderList = 1 << 20
+	// maxContinuations is how many CONTINUATION frames a header block may take.
+	maxContinuations = 128
+)
+
+var outBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// leg is one of a pair's two connections.
+type leg struct {
+	conn net.Conn
+
+	// The goroutine that reads owns these.
+	rd            *reader
+	dec           *hpack.Decoder
+	fields        []hpack.HeaderField // of the block being decoded
+	fieldsSize    int
+	block         []byte // a header block that CONTINUATION goes on with
+	blockFrame    frame
+	continuations int
+	inBlock       bool
+	greeted       bool // the first frame has come
+
+	// Pair.mu guards the rest.
+	out        *[]byte // frames that wait for the socket; nil when there are none
+	writing    bool    // a goroutine is writing, and will go on while out has something
+	enc        *hpack.Encoder
+	encoded    bytes.Buffer
+	sendWindow int64 // what the peer lets us send on the connection
+	initial    int64 // its SETTINGS_INITIAL_WINDOW_SIZE
+	maxFrame   int   // its SETTINGS_MAX_FRAME_SIZE
+	recvWindow int64 // what it may still send
+	credit     int64 // what it sent and was not given back yet
+	queued     int64 // bytes in the queues of streams towards it
+	ready      []*stream
+	flooded    bool
+	broken     bool // writing has failed
+}
+
+func newLeg(conn net.Conn, rd *reader) *leg {
+	l := &leg{
+		conn:       conn,
+		rd:         rd,
+		sendWindow: defaultWindow,
+		initial:    defaultWindow,
+		maxFrame:   maxFramePayload,
+		recvWindow: connWindow,
+	}
+	l.enc = hpack.NewEncoder(&l.encoded)
+	l.dec = hpack.NewDecoder(4096, l.emit)
+	l.dec.SetMaxStringLength(maxHeaderList)
+	return l
+}
+
+// emit takes a decoded field; past the limit fields are counted, not kept.
+func (l *leg) emit(f hpack.HeaderField) {
+	l.fieldsSize += int(f.Size())
+	if l.fieldsSize <= maxHeaderList {
+		l.fields = append(l.fields, f)
+	}
+}
+
+// decode decodes a whole header block into l.fields.
+func (l *leg) decode(block []byte) error {
+	clear(l.fields)
+	l.fields, l.fieldsSize = l.fields[:0], 0
+	if _, err := l.dec.Write(block); err != nil {
+		return connError{http2.ErrCodeCompression, "a header block that HPACK cannot decode"}
+	}
+	if err := l.dec.Close(); err != nil {
+		return connError{http2.ErrCodeCompression, "a header block that ends within a field"}
+	}
+	return nil
+}
+
+// room returns the memory to append frames to; put stores it again.
+func (l *leg) room() []byte {
+	if l.out == nil {
+		l.out = outBuffers.Get().(*[]byte)
+	}
+	return *l.out
+}
+
+func (l *leg) put(b []byte) { *l.out = b }
+
+// control stores frames that answer or steer the peer.
+func (l *leg) control(b []byte) {
+	l.put(b)
+	l.flooded = l.flooded || len(b) > outHard
+}
+
+func (l *leg) pending() int {
+	if l.out == nil {
+		return 0
+	}
+	return len(*l.out)
+}
+
+func (l *leg) reset(id uint32, code http2.ErrCode) { l.control(appendReset(l.room(), id, code)) }
+
+func (l *leg) ping(flags http2.Flags, data [8]byte) { l.control(appendPing(l.room(), flags, data)) }
+
+// writeHeaders encodes fields now, in the order of writing, since the peer's
+// table changes with each block.
+func (l *leg) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
+	l.encoded.Reset()
+	for i := range fields {
+		_ = l.enc.WriteField(fields[i]) // a bytes.Buffer takes everything
+	}
+	block := l.encoded.Bytes()
+	typ, flags := http2.FrameHeaders, http2.Flags(0)
+	if end {
+		flags = http2.FlagHeadersEndStream
+	}
+	b := l.room()
+	for {
+		n := min(len(block), l.maxFrame)
+		if n == len(block) {
+			flags |= http2.FlagHeadersEndHeaders
+		}
+		b = appendFrameHeader(b, n, typ, flags, id)
+		b = append(b, block[:n]...)
+		block = block[n:]
+		if len(block) == 0 {
+			break
+		}
+		typ, flags = http2.FrameContinuation, 0
+	}
+	l.put(b)
+	if l.encoded.Cap() > 8<<10 {
+		l.encoded = bytes.Buffer{}
+	}
+}
+
+// received counts n bytes of DATA frames against the connection's window.
+func (l *leg) received(n int) error {
+	l.recvWindow -= int64(n)
+	if l.recvWindow < 0 {
+		return connError{http2.ErrCodeFlowControl, "more than the connection's window"}
+	}
+	l.credit += int64(n)
+	return nil
+}
+
+// repay gives the connection's window back, unless it is withheld.
+func (l *leg) repay(withhold bool) {
+	if l.credit < creditStep || withhold {
+		return
+	}
+	l.control(appendWindowUpdate(l.room(), 0, l.credit))
+	l.recvWindow += l.credit
+	l.credit = 0
+}
+
+// apply takes the peer's settings, which were checked. It returns by how much
+// streams' send windows change.
+func (l *leg) apply(s http2.Setting) (delta int64, err error) {
+	if err := s.Valid(); err != nil {
+		code := http2.ErrCodeProtocol
+		if s.ID == http2.SettingInitialWindowSize {
+			code = http2.ErrCodeFlowControl
+		}
+		return 0, connError{code, "a setting out of its range"}
+	}
+	switch s.ID {
+	case http2.SettingInitialWindowSize:
+		delta = int64(s.Val) - l.initial
+		l.initial = int64(s.Val)
+	case http2.SettingMaxFrameSize:
+		l.maxFrame = min(int(s.Val), maxFramePayload)
+	case http2.SettingHeaderTableSize:
+		l.enc.SetMaxDynamicTableSizeLimit(min(s.Val, 4096))
+	}
+	return delta, nil
+}

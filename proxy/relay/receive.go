@@ -1,0 +1,274 @@
+package relay
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+// onFrame takes one frame that came in on leg d.
+func (p *Pair) onFrame(d Direction, f frame) error {
+	l := p.legs[d]
+	if !l.greeted && f.typ != http2.FrameSettings {
+		return protocolError("the first frame is not SETTINGS")
+	}
+	l.greeted = true
+	if l.inBlock && (f.typ != http2.FrameContinuation || f.id != l.blockFrame.id) {
+		return protocolError("a header block that is interrupted")
+	}
+	switch f.typ {
+	case http2.FrameHeaders:
+		return p.onHeadersFrame(d, f)
+	case http2.FrameContinuation:
+		return p.onContinuation(d, f)
+	case http2.FramePushPromise:
+		return protocolError("PUSH_PROMISE")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch f.typ {
+	case http2.FrameData:
+		return p.onData(d, f)
+	case http2.FrameRSTStream:
+		return p.onReset(d, f)
+	case http2.FrameSettings:
+		return p.onSettings(d, f)
+	case http2.FramePing:
+		return p.onPing(d, f)
+	case http2.FrameGoAway:
+		return p.onGoAway(d, f)
+	case http2.FrameWindowUpdate:
+		return p.onWindowUpdate(d, f)
+	case http2.FramePriority:
+		return checkPriority(f)
+	}
+	return nil // RFC 9113, 4.1: unknown types are ignored
+}
+
+// lookup finds the stream of a frame that came in on leg d. Without one, a
+// stream that never was is a connection error.
+func (p *Pair) lookup(d Direction, id uint32) (*stream, error) {
+	if id == 0 {
+		return nil, protocolError("a frame that needs a stream, on stream 0")
+	}
+	if d == Response {
+		id -= 2
+	}
+	if s := p.streams[id]; s != nil && (d == Request || s.forwarded) {
+		return s, nil
+	}
+	if id&1 == 0 || id > p.lastID {
+		return nil, protocolError("a frame on a stream that was not opened")
+	}
+	return nil, nil
+}
+
+// onData takes a DATA frame; mu is held, but not while the codec works.
+func (p *Pair) onData(d Direction, f frame) error {
+	l, other := p.legs[d], p.legs[1-d]
+	n := len(f.payload)
+	if err := l.received(n); err != nil {
+		return err
+	}
+	data, err := f.unpad()
+	if err != nil {
+		return err
+	}
+	if d == Response && f.id == 1 {
+		l.repay(false)
+		return p.own.data(p, l, data, n, f.has(http2.FlagDataEndStream))
+	}
+	s, err := p.lookup(d, f.id)
+	l.repay(other.queued > int64(p.cfg.QueueLimit))
+	if s == nil {
+		return err
+	}
+	h := &s.half[d]
+	if h.endIn || s.closed[d] {
+		if !s.closed[d] {
+			p.resetBoth(s, http2.ErrCodeStreamClosed)
+		}
+		return nil
+	}
+	h.recvWindow -= int64(n)
+	if h.recvWindow < 0 {
+		p.resetBoth(s, http2.ErrCodeFlowControl)
+		return nil
+	}
+	end := f.has(http2.FlagDataEndStream)
+	h.endIn = end
+	h.credit += int64(n - len(data))
+	switch {
+	case s.gone(d):
+		h.credit += int64(len(data))
+		p.repayStream(s, d)
+		p.settle(s)
+	case h.rewriting && len(data) > 0:
+		p.input(s, d, data)
+		p.settle(s)
+	case h.rewriting:
+		p.finishInput(s, d)
+		p.settle(s)
+	case len(data) > 0 || end:
+		p.push(s, d, item{kind: itemData, data: data, end: end, repay: true})
+	}
+	return nil
+}
+
+// resetBoth ends a stream on both legs with a code.
+func (p *Pair) resetBoth(s *stream, code http2.ErrCode) {
+	if !s.closed[Request] {
+		p.legs[Request].reset(s.id, code)
+	}
+	if s.forwarded && !s.closed[Response] {
+		p.legs[Response].reset(s.upstreamID(), code)
+	}
+	p.drop(s)
+}
+
+func (p *Pair) onReset(d Direction, f frame) error {
+	if len(f.payload) != 4 {
+		return connError{http2.ErrCodeFrameSize, "RST_STREAM of a wrong size"}
+	}
+	code := http2.ErrCode(binary.BigEndian.Uint32(f.payload))
+	if d == Response && f.id == 1 {
+		p.own.reset(p, code)
+		return nil
+	}
+	s, err := p.lookup(d, f.id)
+	if s == nil {
+		return err
+	}
+	s.closed[d] = true
+	h := &s.half[Response]
+	switch {
+	case d == Request:
+		p.resetUpstream(s, code)
+		p.drop(s)
+	case code == http2.ErrCodeNo && h.endIn && !h.swallow:
+		h.resetIn = true
+		p.discard(s, Request)
+		p.finishInput(s, Response)
+		p.settle(s)
+	case h.swallow:
+		p.settle(s) // the client has, or will get, the proxy's own answer
+	default:
+		p.resetBoth(s, code)
+	}
+	return nil
+}
+
+func (p *Pair) onWindowUpdate(d Direction, f frame) error {
+	if len(f.payload) != 4 {
+		return connError{http2.ErrCodeFrameSize, "WINDOW_UPDATE of a wrong size"}
+	}
+	n := int64(binary.BigEndian.Uint32(f.payload) & maxWindow)
+	l := p.legs[d]
+	if f.id == 0 {
+		if l.sendWindow += n; n == 0 || l.sendWindow > maxWindow {
+			return connError{windowCode(n), "a connection window out of its range"}
+		}
+		p.pump(1 - d)
+		return nil
+	}
+	if d == Response && f.id == 1 {
+		return nil // the proxy's own request is small
+	}
+	s, err := p.lookup(d, f.id)
+	if s == nil {
+		return err
+	}
+	h := &s.half[1-d]
+	if h.sendWindow += n; n == 0 || h.sendWindow > maxWindow {
+		p.resetBoth(s, windowCode(n))
+		return nil
+	}
+	p.makeReady(s, 1-d)
+	p.pump(1 - d)
+	return nil
+}
+
+func windowCode(n int64) http2.ErrCode {
+	if n == 0 {
+		return http2.ErrCodeProtocol
+	}
+	return http2.ErrCodeFlowControl
+}
+
+// onSettings takes the peer's settings. Of the upstream's, the client is told
+// how many streams and how large a header list it may send.
+func (p *Pair) onSettings(d Direction, f frame) error {
+	if f.id != 0 {
+		return protocolError("SETTINGS on a stream")
+	}
+	if f.has(http2.FlagSettingsAck) {
+		if len(f.payload) != 0 {
+			return connError{http2.ErrCodeFrameSize, "a SETTINGS acknowledgement with settings"}
+		}
+		return nil
+	}
+	if len(f.payload)%6 != 0 {
+		return connError{http2.ErrCodeFrameSize, "SETTINGS of a wrong size"}
+	}
+	l := p.legs[d]
+	var cross []http2.Setting
+	for b := f.payload; len(b) > 0; b = b[6:] {
+		set := http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(b)), Val: binary.BigEndian.Uint32(b[2:])}
+		delta, err := l.apply(set)
+		if err != nil {
+			return err
+		}
+		for _, s := range p.streams {
+			h := &s.half[1-d]
+			if h.sendWindow += delta; h.sendWindow > maxWindow {
+				return connError{http2.ErrCodeFlowControl, "settings that overflow a stream's window"}
+			}
+			if delta > 0 {
+				p.makeReady(s, 1-d)
+			}
+		}
+		switch {
+		case d == Response && set.ID == http2.SettingMaxConcurrentStreams:
+			cross = append(cross, set)
+		case d == Response && set.ID == http2.SettingMaxHeaderListSize:
+			set.Val = min(set.Val, maxHeaderList)
+			cross = append(cross, set)
+		}
+	}
+	l.control(appendFrameHeader(l.room(), 0, http2.FrameSettings, http2.FlagSettingsAck, 0))
+	if cross != nil {
+		client := p.legs[Request]
+		client.control(appendSettings(client.room(), cross...))
+	}
+	p.pump(1 - d)
+	return nil
+}
+
+func (p *Pair) onPing(d Direction, f frame) error {
+	if f.id != 0 {
+		return protocolError("PING on a stream")
+	}
+	if len(f.payload) != 8 {
+		return connError{http2.ErrCodeFrameSize, "PING of a wrong size"}
+	}
+	if f.has(http2.FlagPingAck) {
+		if d == Request && [8]byte(f.payload) == drainPing {
+			p.drainAnswered()
+		}
+		return nil
+	}
+	p.legs[d].ping(http2.FlagPingAck, [8]byte(f.payload))
+	return nil
+}
+
+func checkPriority(f frame) error {
+	switch {
+	case f.id == 0:
+		return protocolError("PRIORITY on stream 0")
+	case len(f.payload) != 5:
+		return connError{http2.ErrCodeFrameSize, "PRIORITY of a wrong size"}
+	case binary.BigEndian.Uint32(f.payload)&maxStreamID == f.id:
+		return protocolError("a stream that depends on itself")
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package relay
+
+import (
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// push gives an item to a stream's output: it is framed now when nothing is
+// before it and the windows allow, else queued. An item's memory that is not
+// its own may be used again as soon as push has returned. Called with mu held.
+func (p *Pair) push(s *stream, d Direction, it item) {
+	h := &s.half[d]
+	if s.closed[1-d] || (h.endQueued && it.kind != itemReset) {
+		it.buf.free()
+		return
+	}
+	h.endQueued = h.endQueued || it.end || it.kind == itemReset
+	h.headersOut = h.headersOut || it.kind == itemHeaders && !it.info
+	l := p.legs[1-d]
+	if len(h.queue) == 0 && (it.kind != itemData || len(l.ready) == 0) {
+		for p.write(s, d, &it) {
+			if it.kind != itemData || it.size() == 0 {
+				it.buf.free()
+				p.settle(s)
+				return
+			}
+		}
+	}
+	l.queued += int64(it.size())
+	if n := len(h.queue); n == 0 || !h.queue[n-1].join(&it) {
+		it.own()
+		h.queue = append(h.queue, it)
+	} else {
+		it.buf.free()
+	}
+	p.makeReady(s, d)
+}
+
+// makeReady puts a stream into the round of its leg.
+func (p *Pair) makeReady(s *stream, d Direction) {
+	if h := &s.half[d]; !h.inReady && len(h.queue) > 0 {
+		h.inReady = true
+		l := p.legs[1-d]
+		l.ready = append(l.ready, s)
+	}
+}
+
+// write frames as much of an item as one frame takes, and reports whether it
+// could write anything. An item of data is done when its size is 0.
+func (p *Pair) write(s *stream, d Direction, it *item) bool {
+	h, l := &s.half[d], p.legs[1-d]
+	if l.pending() >= outSoft && !(d == Request && it.kind == itemHeaders) {
+		return false
+	}
+	id := s.idOn(1 - d)
+	switch it.kind {
+	case itemHeaders:
+		l.writeHeaders(id, it.fields, it.end)
+		h.endOut = h.endOut || it.end
+		return true
+	case itemReset:
+		l.reset(id, it.code)
+		s.closed[1-d] = true
+		return true
+	}
+	n := it.size()
+	if n > 0 {
+		n = int(min(int64(n), int64(l.maxFrame), l.sendWindow, h.sendWindow))
+		if n <= 0 {
+			return false
+		}
+	}
+	p.writeData(s, d, it, n)
+	return true
+}
+
+// writeData appends one DATA frame with the next n bytes of it.
+func (p *Pair) writeData(s *stream, d Direction, it *item, n int) {
+	h, l := &s.half[d], p.legs[1-d]
+	flags := http2.Flags(0)
+	if it.end && n == it.size() {
+		flags = http2.FlagDataEndStream
+		h.endOut = true
+	}
+	b := appendFrameHeader(l.room(), n, http2.FrameData, flags, s.idOn(1-d))
+	if it.left > 0 {
+		k := min(int(it.left), n)
+		from := messagePrefixSize - int(it.left)
+		b = append(b, it.prefix[from:from+k]...)
+		it.left -= uint8(k)
+		b = append(b, it.data[:n-k]...)
+		it.data = it.data[n-k:]
+	} else {
+		b = append(b, it.data[:n]...)
+		it.data = it.data[n:]
+	}
+	l.put(b)
+	l.sendWindow -= int64(n)
+	h.sendWindow -= int64(n)
+	if it.repay {
+		h.credit += int64(n)
+		p.repayStream(s, d)
+	}
+}
+
+// repayStream gives the sender of direction d its stream's window back.
+func (p *Pair) repayStream(s *stream, d Direction) {
+	h := &s.half[d]
+	if h.credit < creditStep || h.endIn || s.closed[d] {
+		return
+	}
+	src := p.legs[d]
+	src.control(appendWindowUpdate(src.room(), s.idOn(d), h.credit))
+	h.recvWindow += h.credit
+	h.credit = 0
+}
+
+// pump moves queued output of direction d to its leg, a frame a stream in
+// turn, until the leg has enough or no stream may go on. mu is held.
+func (p *Pair) pump(d Direction) {
+	l := p.legs[1-d]
+	for idle := 0; len(l.ready) > 0 && idle < len(l.ready) && l.pending() < outSoft; {
+		s := l.ready[0]
+		l.ready = l.ready[1:]
+		h := &s.half[d]
+		h.inReady = false
+		if len(h.queue) == 0 {
+			continue
+		}
+		before := h.queue[0].size()
+		wrote := p.write(s, d, &h.queue[0])
+		it := &h.queue[0]
+		l.queued -= int64(before - it.size())
+		if wrote && (it.kind != itemData || it.size() == 0) {
+			it.buf.free()
+			h.queue[0] = item{}
+			h.queue = h.queue[1:]
+			p.settle(s)
+		}
+		idle++
+		if wrote {
+			idle = 0
+		}
+		if len(h.queue) == 0 {
+			h.queue = nil
+		} else if wrote || l.sendWindow <= 0 || h.sendWindow > 0 {
+			p.makeReady(s, d) // else WINDOW_UPDATE makes it ready
+		}
+	}
+	if len(l.ready) == 0 {
+		l.ready = nil
+	}
+	p.legs[d].repay(l.queued > int64(p.cfg.QueueLimit))
+}
+
+// discard drops what a stream has queued in direction d.
+func (p *Pair) discard(s *stream, d Direction) {
+	h := &s.half[d]
+	for i := range h.queue {
+		p.legs[1-d].queued -= int64(h.queue[i].size())
+		h.queue[i].buf.free()
+	}
+	h.queue = nil
+}
+
+// answer ends a stream with the proxy's own answer: upstream it is reset and
+// what still comes is swallowed; the client gets the fields after what it was
+// sent already.
+func (p *Pair) answer(s *stream, fields []hpack.HeaderField) {
+	if s.closed[Request] || s.half[Response].endQueued {
+		return
+	}
+	p.answeredID = max(p.answeredID, s.id)
+	p.resetUpstream(s, http2.ErrCodeCancel)
+	p.stopParked(s)
+	for i := range s.half {
+		s.half[i].swallow = true
+		p.clearInput(&s.half[i])
+	}
+	p.push(s, Response, item{kind: itemHeaders, fields: fields, end: true})
+	if !s.half[Request].endIn {
+		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
+	}
+	p.settle(s)
+}
+
+// refuse is answer with a gRPC status.
+func (p *Pair) refuse(s *stream, st *Status) {
+	fields := st.trailers()
+	if !s.half[Response].headersOut {
+		fields = append([]hpack.HeaderField{
+			{Name: ":status", Value: "200"},
+			{Name: "content-type", Value: "application/grpc"},
+		}, fields...)
+	}
+	s.code = int(st.Code)
+	p.answer(s, fields)
+}
+
+// resetUpstream ends the upstream stream, if it was opened and is not over.
+func (p *Pair) resetUpstream(s *stream, code http2.ErrCode) {
+	p.discard(s, Request)
+	if !s.forwarded || s.closed[Response] {
+		return
+	}
+	if !(s.half[Request].endOut && s.half[Response].endIn) {
+		p.legs[Response].reset(s.upstreamID(), code)
+	}
+	s.closed[Response] = true
+}
+
+// settle forgets a stream that both peers are done with.
+func (p *Pair) settle(s *stream) {
+	req, resp := &s.half[Request], &s.half[Response]
+	clientDone := s.closed[Request] || (req.endIn && resp.endOut && len(resp.queue) == 0)
+	upstreamDone := !s.forwarded || s.closed[Response] || (req.endOut && resp.endIn && len(req.queue) == 0)
+	if clientDone && upstreamDone && p.streams[s.id] == s {
+		p.drop(s)
+	}
+}
+
+// drop takes a stream out of the pair and lets go of what it holds.
+func (p *Pair) drop(s *stream) {
+	delete(p.streams, s.id)
+	if s.forwarded {
+		p.opened--
+	}
+	s.closed = [2]bool{true, true}
+	p.stopParked(s)
+	for d := range s.half {
+		p.discard(s, Direction(d))
+		p.clearInput(&s.half[d])
+	}
+	p.observeEnd(s)
+}

@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/proxy/relay"
+	"github.com/etcdseal/etcdseal/proxy/wire"
+)
+
+// errMoved says that a connection's etcd is not what it was when the keyring
+// was checked on it.
+var errMoved = errors.New("the etcd behind this connection has changed; a new connection will be checked anew")
+
+var watchMethod, _ = wire.Lookup("/etcdserverpb.Watch/Watch")
+
+// session is one client's connection with its upstream connection. It lets
+// values be sealed only after it was seen, on that very upstream connection,
+// that the keyring's records are there.
+type session struct {
+	server  *Server
+	metrics *metrics
+	drain   func()
+
+	checked  atomic.Int32 // the outcome of the check
+	checkErr error        // why it failed; read after done is closed
+	done     chan struct{}
+	cluster  atomic.Uint64 // as the check saw it, 0 while unknown
+	revision atomic.Int64  // highest seen in an answer
+}
+
+// The outcomes of a session's check.
+const (
+	checkPending int32 = iota
+	checkPassed
+	checkFailed
+)
+
+func newSession(s *Server) *session {
+	return &session{server: s, metrics: s.metrics, done: make(chan struct{})}
+}
+
+// Start implements relay.Session: it asks for the records of the DEKs in use.
+func (s *session) Start(ctx context.Context, drain func()) (*relay.OwnCall, error) {
+	s.drain = drain
+	if s.server.reserved == nil { // the keyring is not in this etcd
+		s.settleCheck(nil)
+		return nil, nil
+	}
+	md, token, err := s.server.ownMetadata(ctx)
+	if err != nil {
+		s.settleCheck(fmt.Errorf("authenticating to etcd: %w", err))
+		return nil, nil
+	}
+	records := s.server.keyring.ActiveRecords()
+	return &relay.OwnCall{
+		Path:     txnPath,
+		Metadata: md,
+		Message:  checkRequest(s.server.reserved, records),
+		Done: func(answer []byte, err error) {
+			s.settleCheck(s.check(records, answer, err, token))
+		},
+	}, nil
+}
+
+// settleCheck lets those who wait for the check go on. A failed one has the
+// client try a new connection.
+func (s *session) settleCheck(err error) {
+	if err == nil {
+		s.checked.Store(checkPassed)
+	} else {
+		s.checkErr = fmt.Errorf("checking the keyring on a new connection to etcd: %w", err)
+		s.checked.Store(checkFailed)
+		s.server.logger.Warn("checking the keyring on a new connection to etcd failed", "error", err.Error())
+		s.drain()
+	}
+	close(s.done)
+}
+
+// check judges the answer to the check, and puts back records that etcd lost.
+func (s *session) check(records [][]byte, answer []byte, err error, token string) error {
+	if err != nil {
+		s.server.forgetToken(token)
+		return err
+	}
+	found, err := parseCheck(answer, len(records))
+	if err != nil {
+		return err
+	}
+	s.cluster.Store(found.cluster)
+	s.raise(found.revision)
+	if err := s.sameCluster(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
+	defer cancel()
+	for i, there := range found.present {
+		if there {
+			continue
+		}
+		switch err := s.server.keyring.Restore(ctx, records[i]); {
+		case errors.Is(err, dek.ErrTombstoned), errors.Is(err, dek.ErrUnknownDEK):
+			// It is not sealed with any more.
+		case err != nil:
+			return err
+		}
+	}
+	return s.sameCluster()
+}
+
+// sameCluster compares this connection's cluster with the keyring's.
+func (s *session) sameCluster() error {
+	here, keyring := s.cluster.Load(), s.server.keyring.ClusterID()
+	if here != 0 && keyring != 0 && here != keyring {
+		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring is in %x: etcd.endpoints must name one cluster", here, keyring)
+	}
+	return nil
+}
+
+// raise notes a revision.
+func (s *session) raise(revision int64) {
+	for {
+		old := s.revision.Load()
+		if revision <= old || s.revision.CompareAndSwap(old, revision) {
+			return
+		}
+	}
+}
+
+// heard looks at the header of an answer. floor is the highest revision seen
+// before its request was sent: one member's revision never falls, so a lower
+// one, or another cluster, means that something between here and etcd has
+// moved this connection.
+func (s *session) heard(h wire.Header, floor int64) {
+	cluster := s.cluster.Load()
+	if h.Revision >= floor && (cluster == 0 || h.ClusterID == cluster) {
+		s.raise(h.Revision)
+		return
+	}
+	if s.checked.Swap(checkFailed) != checkFailed {
+		s.server.logger.Warn("the etcd behind a connection has changed", "revision", h.Revision, "before", floor, "cluster", fmt.Sprintf("%x", h.ClusterID))
+		s.drain()
+	}
+}
+
+// sealingKey returns the key to seal with. Without a context it does not wait
+// but returns errWait.
+func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope.Key, error) {
+	if s.checked.Load() != checkPassed {
+		if err := s.awaitCheck(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.sameCluster(); err != nil {
+		return nil, err
+	}
+	if key, ok := sealer.TryKey(); ok {
+		return key, nil
+	}
+	if ctx == nil {
+		return nil, errWait
+	}
+	return sealer.Key(ctx)
+}
+
+func (s *session) awaitCheck(ctx context.Context) error {
+	if ctx == nil {
+		select {
+		case <-s.done:
+		default:
+			return errWait
+		}
+	} else {
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	switch {
+	case s.checked.Load() == checkPassed:
+		return nil
+	case s.checkErr != nil:
+		return s.checkErr
+	}
+	return errMoved
+}
+
+// openingKey returns the key of a DEK id, likewise.
+func (s *session) openingKey(ctx context.Context, id envelope.ID) (*envelope.Key, error) {
+	if key, ok := s.server.keyring.TryOpen(id); ok {
+		return key, nil
+	}
+	if ctx == nil {
+		return nil, errWait
+	}
+	return s.server.keyring.OpenKey(ctx, id)
+}
+
+// Route implements relay.Session.
+func (s *session) Route(fields []hpack.HeaderField) relay.Route {
+	var method, path, contentType string
+	for i := range fields {
+		switch f := &fields[i]; f.Name {
+		case ":method":
+			method = f.Value
+		case ":path":
+			path = f.Value
+		case "content-type":
+			contentType = f.Value
+		}
+	}
+	subtype, isGRPC := strings.CutPrefix(contentType, "application/grpc")
+	if method != "POST" || !isGRPC || subtype != "" && subtype[0] != '+' && subtype[0] != ';' {
+		return relay.Route{HTTPStatus: 501, HTTPBody: notGRPC, Method: otherMethod}
+	}
+	m, known := wire.Lookup(path)
+	if !known {
+		if s.server.allowed[path] {
+			return relay.Route{Method: otherMethod}
+		}
+		return relay.Route{Refuse: unknownMethod(path), Method: otherMethod}
+	}
+	r := relay.Route{Method: m.Path, Long: m.ClientStreams || m.Response == wire.LeaderResponse && m.ServerStreams}
+	if m.Class == wire.Passed {
+		return r
+	}
+	if subtype != "" && subtype != "+proto" {
+		r.Refuse = refusal(codes.Unimplemented, "the content-type %q is not supported", contentType)
+		return r
+	}
+	r.MaxRequest = s.server.maxRequest
+	if m.Request == wire.WatchRequest {
+		r.Codec = &watch{session: s, rules: s.server.rules.Load()}
+	} else {
+		r.Codec = &call{session: s, rules: s.server.rules.Load(), method: m}
+	}
+	return r
+}
+
+const notGRPC = "etcdseal: only gRPC is served on this address\n"
+
+// unknownMethod answers as etcd does.
+func unknownMethod(path string) *relay.Status {
+	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch {
+	case !ok:
+		return &relay.Status{Code: codes.Unimplemented, Message: fmt.Sprintf("malformed method name: %q", path)}
+	case services[service]:
+		return &relay.Status{Code: codes.Unimplemented, Message: fmt.Sprintf("unknown method %s for service %s", method, service)}
+	}
+	return &relay.Status{Code: codes.Unimplemented, Message: "unknown service " + service}
+}
+
+// services are those that etcd serves.
+var services = func() map[string]bool {
+	known := map[string]bool{}
+	for _, m := range wire.Methods() {
+		service, _, _ := strings.Cut(strings.TrimPrefix(m.Path, "/"), "/")
+		known[service] = true
+	}
+	return known
+}()
+
+// restoreTimeout bounds the putting back of records that a check found lost.
+const restoreTimeout = 20 * time.Second
