@@ -46,8 +46,7 @@ type Config struct {
 	// Log says what is logged. Has a default.
 	Log Log
 	// ShutdownGrace is how long calls in flight may go on after SIGTERM or
-	// SIGINT before their connections are closed. Watches never end by
-	// themselves, so with clients that watch a shutdown lasts about this long.
+	// SIGINT before their connections are closed. Watches are not waited for.
 	// Default DefaultShutdownGrace; 0s closes at once; at most one hour.
 	ShutdownGrace time.Duration
 }

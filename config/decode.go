@@ -228,6 +228,8 @@ func readText(node ast.Node, path string, r *report, to *string) bool {
 		switch node.Type() {
 		case ast.IntegerType, ast.FloatType, ast.BoolType:
 			hint = ": put it in quotes"
+		case ast.MappingType: // as host:port is in some places
+			hint = ": if it is one text, put it in quotes"
 		}
 		r.kind(path, "want text, got %s%s", kind(node), hint)
 		return false

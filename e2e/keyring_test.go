@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestTwoProxies(t *testing.T) {
 	first, second := stores[0], stores[1]
 	watch := second.client.Watch(call(t), etcdseal.SecretsPrefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	<-watch // created: events from here on are seen
-	first.put(t, "first", 10)
+	first.putTogether(t, "first", 10)
 	for seen := 0; seen < len(first.values); {
 		response := <-watch
 		if err := response.Err(); err != nil {
@@ -107,81 +108,37 @@ func TestRecordsDeleted(t *testing.T) {
 	}
 }
 
-// TestSnapshotRestored restores etcd, under a running proxy that is written to,
-// from a snapshot that is older than the record of the proxy's active DEK. What
-// the snapshot holds must be readable, and no value may be sealed, at any
-// revision since, under a DEK that this etcd has no record of.
-func TestSnapshotRestored(t *testing.T) {
-	const bump = 1_000_000
-	for _, tt := range []struct {
-		name string
-		// bump is by how much the restored revision was raised.
-		bump int64
-		args []string
-	}{
-		{"the same cluster, a fallen revision", 0, nil},
-		{"another cluster, a raised revision", bump, []string{
-			"--initial-cluster-token=another", fmt.Sprintf("--bump-revision=%d", bump), "--mark-compacted",
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			l := newLab(t, true)
-			proxy := etcdseal.Start(t, l.proxyConfig(t))
-			s := newStore(t, l, proxy)
-			s.put(t, "older", 10)
-			older := etcd.ReadKeyring(t, l.raw, etcdseal.KeyringPrefix)
-			proxy.Restart(t)
-			snapshot := l.etcd.SaveSnapshot(t)
-			last := revision(t, l.raw)
-
-			lost := newStore(t, l, proxy)
-			lost.put(t, "lost", 10)
-			before := etcd.ReadKeyring(t, l.raw, etcdseal.KeyringPrefix)
-			recordKeys(t, older, before)
-			w := startWriter(t, s, "during")
-			poll.Until(t, settleLimit, "the writer to write", func(context.Context) error {
-				return atLeast(w.acknowledged(0), 5)
-			})
-			l.etcd.Restore(t, snapshot, tt.args...)
-			w.enter(1)
-			poll.Until(t, settleLimit, "the writer to go on", func(context.Context) error {
-				return atLeast(w.acknowledged(1), 20)
-			})
-			w.stop()
-			waitRecords(t, l, before)
-
-			cfg := l.proxyConfig(t)
-			cfg.Name = "fresh"
-			fresh := newStore(t, l, etcdseal.Start(t, cfg))
-			for _, client := range []*clientv3.Client{s.client, fresh.client} {
-				s.checkRestored(t, client, w)
-			}
-			l.checkDEKs(t)
-			envelopes, err := etcd.CheckHistory(t, l.raw, etcdseal.KeyringPrefix, last+tt.bump+1)
-			if err != nil {
-				t.Errorf("history since the snapshot: %v", err)
-			}
-			if envelopes < 20 {
-				t.Errorf("history since the snapshot has %d envelopes, want at least 20", envelopes)
-			}
-		})
-	}
-}
-
-// checkRestored demands what the snapshot held and what was acknowledged after
-// it was restored.
-func (s *store) checkRestored(t *testing.T, client *clientv3.Client, w *writer) {
-	t.Helper()
-	for _, values := range []map[string][]byte{s.values, w.values[1]} {
-		for key, want := range values {
-			response, err := client.Get(call(t), key)
-			if err != nil || len(response.Kvs) != 1 || !bytes.Equal(response.Kvs[0].Value, want) {
-				t.Errorf("getting %s after the restore: %v (or another value)", key, err)
-			}
+// TestRecordBuried removes the record of the active DEK for good, as a garbage
+// collector would: with a tombstone in its place. The proxy must not put it back,
+// and must seal with another DEK from then on.
+func TestRecordBuried(t *testing.T) {
+	l := newLab(t, false)
+	s := newStore(t, l, etcdseal.Start(t, l.proxyConfig(t)))
+	s.put(t, "before", 3)
+	var buried, record string
+	for buried, record = range etcd.ReadKeyring(t, l.raw, etcdseal.KeyringPrefix) {
+		tombstone := fmt.Sprintf(`{"version":1,"id":%q,"keyring":%q,"buried":"2026-01-01T00:00:00Z"}`, buried, etcdseal.KeyringName)
+		_, err := l.raw.Txn(call(t)).Then(clientv3.OpDelete(record),
+			clientv3.OpPut(etcdseal.KeyringPrefix+"tombstone/"+buried, tombstone)).Commit()
+		if err != nil {
+			t.Fatalf("burying record: %v", err)
 		}
 	}
-	if w.refused != nil {
-		t.Errorf("writer was refused: %v", w.refused)
+	poll.Until(t, settleLimit, "another DEK to seal", func(ctx context.Context) error {
+		const key = etcdseal.SecretsPrefix + "after"
+		value := l.secret(t, "after", 10)
+		if err := patientPut(ctx, s.client, key, string(value)); err != nil {
+			return poll.Permanent{Err: err}
+		}
+		s.values[key] = value
+		id, err := etcd.EnvelopeID(etcd.Pairs(t, l.raw, key)[key])
+		if err == nil && id == buried {
+			err = errors.New("the buried DEK does")
+		}
+		return err
+	})
+	if keyring := etcd.ReadKeyring(t, l.raw, etcdseal.KeyringPrefix); len(keyring) != 1 || keyring[buried] != "" {
+		t.Errorf("keyring is %v, want one record and not that of %s", keyring, buried)
 	}
 }
 
@@ -246,14 +203,4 @@ func atLeast(got, want int) error {
 		return fmt.Errorf("%d so far, want %d", got, want)
 	}
 	return nil
-}
-
-// revision is etcd's revision now.
-func revision(t *testing.T, client *clientv3.Client) int64 {
-	t.Helper()
-	response, err := client.Get(call(t), "none")
-	if err != nil {
-		t.Fatalf("reading etcd's revision: %v", err)
-	}
-	return response.Header.Revision
 }

@@ -19,7 +19,19 @@ type cluster struct {
 	*lab
 	proxy *etcdseal.Proxy // nil without one
 	api   *apiserver.Server
+	// through and beside are methods that must, and must not, have been called
+	// through the proxy, or the test does not test what it says.
+	through, beside []string
 }
+
+// Methods that tell what goes through a proxy: all of a kube-apiserver, lists in
+// the way of etcd 3.7, lists in pages, and secrets alone, which have no leases.
+const (
+	methodTxn    = "/etcdserverpb.KV/Txn"
+	methodRange  = "/etcdserverpb.KV/Range"
+	methodStream = "/etcdserverpb.KV/RangeStream"
+	methodLease  = "/etcdserverpb.Lease/LeaseGrant"
+)
 
 // TestKubernetes runs the life of secrets through kube-apiserver on every way
 // to put the proxy in between, and once without it: what holds there must hold
@@ -40,6 +52,7 @@ func TestKubernetes(t *testing.T) {
 			w := newWorkload(t, c.lab, c.api.Client())
 			w.run(t)
 			c.checkStored(t, w)
+			c.checkTraffic(t)
 			if tt.after != nil {
 				tt.after(t, c, w)
 				c.checkStored(t, w)
@@ -61,7 +74,10 @@ func startMutualTLS(t *testing.T) *cluster {
 	cfg := l.secureProxyConfig(t)
 	cfg.AllowedNames = []string{"kube-apiserver-etcd-client"}
 	proxy := etcdseal.Start(t, cfg)
-	return &cluster{lab: l, proxy: proxy, api: apiserver.Start(t, l.apiConfig(proxy.Endpoint(), true))}
+	return &cluster{
+		lab: l, proxy: proxy, api: apiserver.Start(t, l.apiConfig(proxy.Endpoint(), true)),
+		through: []string{methodTxn, methodRange, methodStream, methodLease},
+	}
 }
 
 // startUnixSocket has kube-apiserver on a unix socket without TLS. It also
@@ -74,7 +90,10 @@ func startUnixSocket(t *testing.T) *cluster {
 	proxy := etcdseal.Start(t, cfg)
 	api := l.apiConfig(proxy.Endpoint(), false)
 	api.Flags = []string{"--watch-cache=false", "--feature-gates=EtcdRangeStream=false"}
-	return &cluster{lab: l, proxy: proxy, api: apiserver.Start(t, api)}
+	return &cluster{
+		lab: l, proxy: proxy, api: apiserver.Start(t, api),
+		through: []string{methodTxn, methodRange, methodLease}, beside: []string{methodStream},
+	}
 }
 
 // startOnlySecrets sends the secrets alone through the proxy.
@@ -83,7 +102,10 @@ func startOnlySecrets(t *testing.T) *cluster {
 	proxy := etcdseal.Start(t, l.secureProxyConfig(t))
 	api := l.apiConfig(l.etcd.Endpoint(), true)
 	api.Overrides = "/secrets#" + proxy.Endpoint()
-	return &cluster{lab: l, proxy: proxy, api: apiserver.Start(t, api)}
+	return &cluster{
+		lab: l, proxy: proxy, api: apiserver.Start(t, api),
+		through: []string{methodTxn, methodRange, methodStream}, beside: []string{methodLease},
+	}
 }
 
 // apiConfig is the configuration of a kube-apiserver of the lab.
@@ -94,6 +116,21 @@ func (l *lab) apiConfig(etcdServers string, tls bool) apiserver.Config {
 		Accounts:    l.accounts,
 		EtcdServers: etcdServers,
 		EtcdTLS:     tls,
+	}
+}
+
+// checkTraffic looks at what the proxy has counted.
+func (c *cluster) checkTraffic(t *testing.T) {
+	t.Helper()
+	for _, method := range c.through {
+		if c.proxy.Calls(t, method) == 0 {
+			t.Errorf("no call of %s has gone through the proxy", method)
+		}
+	}
+	for _, method := range c.beside {
+		if n := c.proxy.Calls(t, method); n != 0 {
+			t.Errorf("%d calls of %s have gone through the proxy, want none", n, method)
+		}
 	}
 }
 
@@ -133,6 +170,9 @@ func (c *cluster) checkStored(t *testing.T, w *workload) {
 	envelopes := c.checkDEKs(t)
 	if c.proxy != nil && envelopes < len(w.secrets) {
 		t.Errorf("etcd holds %d envelopes, want %d", envelopes, len(w.secrets))
+	}
+	if _, err := etcd.CheckHistory(t, c.raw, etcdseal.KeyringPrefix, firstRevision); err != nil {
+		t.Errorf("etcd's history: %v", err)
 	}
 	if _, holds := c.etcd.DataHolds(t, w.openText()); !holds {
 		t.Errorf("etcd's files do not hold the config maps' text: the search is blind")

@@ -26,6 +26,9 @@ const (
 	settleLimit = 60 * time.Second
 	// absenceLimit bounds one attempt at something that may not answer.
 	absenceLimit = 3 * time.Second
+
+	// firstRevision is the first revision at which a new etcd stores anything.
+	firstRevision = 2
 )
 
 // The programs are built once for the whole run, and only those that the

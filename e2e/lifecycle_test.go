@@ -92,6 +92,7 @@ func TestCertificatesReplaced(t *testing.T) {
 		t.Fatal("a client of an authority that was never trusted was accepted")
 	}
 	copyFiles(t, trusted, l.authority.CAFile(), added.CAFile())
+	proxy.Reload(t, func(*etcdseal.Config) {}) // need not wait for the change to be noticed
 	poll.Until(t, settleLimit, "the added authority to be trusted", func(ctx context.Context) error {
 		_, err := handshake(ctx, proxy.Address(), config)
 		return err
@@ -242,6 +243,13 @@ func TestGracefulShutdown(t *testing.T) {
 	proxy.Run(t)
 	proxy.WaitReady(t)
 	s.put(t, "after", 1)
+	// clientv3 takes its watch up where it was cut off.
+	for _, want := range []string{key, etcdseal.SecretsPrefix + "after-000"} {
+		response := <-watch
+		if response.Err() != nil || len(response.Events) != 1 || string(response.Events[0].Kv.Key) != want {
+			t.Fatalf("watch over the restart: %d events, error %v; want one of %s", len(response.Events), response.Err(), want)
+		}
+	}
 }
 
 // TestReadiness takes etcd away and gives it back: /readyz follows and names
@@ -274,6 +282,54 @@ func TestReadiness(t *testing.T) {
 	l.etcd.Run(t)
 	proxy.WaitReady(t)
 	s.check(t, s.client)
+}
+
+// TestNothingStaysOpen ends calls and watches in every way that a client can, and
+// then the client: the proxy must hold nothing of it any more.
+func TestNothingStaysOpen(t *testing.T) {
+	l := newLab(t, true)
+	proxy := etcdseal.Start(t, l.proxyConfig(t))
+	s := newStore(t, l, proxy)
+	s.put(t, "value", 3)
+	ctx, cancel := context.WithCancel(call(t))
+	<-s.client.Watch(ctx, etcdseal.SecretsPrefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	if open, err := proxy.Metric(call(t), "etcdseal_streams"); err != nil || open < 1 {
+		t.Fatalf("metric of open streams is %v with a watch open (%v)", open, err)
+	}
+	cancel()
+	abandoned := newWatchStream(t, s.client)
+	abandoned.create(t, etcdseal.SecretsPrefix+"value-000")
+	l.etcd.Pause(t)
+	for i := range 10 {
+		ctx, cancel := context.WithTimeout(call(t), readPause)
+		defer cancel()
+		if _, err := s.client.Get(ctx, fmt.Sprintf("%svalue-%03d", etcdseal.SecretsPrefix, i)); err == nil {
+			t.Error("a paused etcd has answered")
+		}
+		_ = patientPut(ctx, s.client, etcdseal.SecretsPrefix+"cut-off", l.marker)
+	}
+	l.etcd.Resume(t)
+	if err := s.client.Close(); err != nil {
+		t.Fatalf("closing the client: %v", err)
+	}
+	waitIdle(t, proxy)
+}
+
+// waitIdle waits until no client is connected to the proxy and no call open.
+func waitIdle(t *testing.T, proxy *etcdseal.Proxy) {
+	t.Helper()
+	proxy.Process().WaitFor(t, settleLimit, "the proxy to be idle", func(ctx context.Context) error {
+		for _, metric := range []string{"etcdseal_connections", "etcdseal_streams"} {
+			open, err := proxy.Metric(ctx, metric)
+			if err != nil {
+				return err
+			}
+			if open != 0 {
+				return fmt.Errorf("%s is %v", metric, open)
+			}
+		}
+		return nil
+	})
 }
 
 // TestDeadEndpoint names an endpoint on which nothing listens before the one

@@ -46,6 +46,9 @@ func restartKubernetes(t *testing.T, c *cluster, w *workload) {
 	})
 	t.Run("kube-apiserver killed", func(t *testing.T) {
 		c.api.Kill(t)
+		if c.proxy != nil {
+			waitIdle(t, c.proxy)
+		}
 		c.api.Run(t)
 		w.check(t)
 		w.write(t)

@@ -79,7 +79,9 @@ func TestRollout(t *testing.T) {
 			t.Errorf("after the rollout, stored value of %s: %v", key, err)
 		}
 	}
-	l.checkDEKs(t)
+	if _, err := etcd.CheckHistory(t, l.raw, etcdseal.KeyringPrefix, firstRevision); err != nil {
+		t.Errorf("etcd's history: %v", err)
+	}
 	readers.stop()
 	readers.check(t)
 	w.check(t)

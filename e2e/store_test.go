@@ -47,6 +47,28 @@ func (s *store) put(t *testing.T, label string, count int) {
 	}
 }
 
+// putTogether is put with all values at once, so that the first of them wait for
+// the DEK together.
+func (s *store) putTogether(t *testing.T, label string, count int) {
+	t.Helper()
+	failures := make(chan error, count)
+	for i := range count {
+		key := fmt.Sprintf("%s%s-%03d", etcdseal.SecretsPrefix, label, i)
+		value := s.lab.secret(t, label, 100*i)
+		s.values[key] = value
+		ctx := call(t)
+		go func() {
+			_, err := s.client.Put(ctx, key, string(value))
+			failures <- err
+		}()
+	}
+	for range count {
+		if err := <-failures; err != nil {
+			t.Fatalf("putting %d values at once: %v", count, err)
+		}
+	}
+}
+
 // patientPut puts one value when sealing may be stopped for a while: it tries
 // again while the answer is Unavailable or does not come, until ctx ends.
 func patientPut(ctx context.Context, client *clientv3.Client, key, value string) error {

@@ -27,9 +27,8 @@ type call struct {
 
 // scratch is the memory for one message.
 type scratch struct {
-	scan   wire.Scan
-	keys   []*envelope.Key // by the scan's values; nil: not to be opened
-	sealed []byte
+	scan wire.Scan
+	keys []*envelope.Key // by the scan's values; nil: the value stays as it is
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -38,9 +37,6 @@ func (w *scratch) release() {
 	w.scan.Clear()
 	clear(w.keys)
 	w.keys = w.keys[:0]
-	if cap(w.sealed) > 64<<10 {
-		w.sealed = nil
-	}
 	scratches.Put(w)
 }
 
@@ -90,7 +86,7 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	if st != nil {
 		return refuse(st), nil
 	}
-	replaced, st, err := c.seal(ctx, w)
+	found, st, err := c.choose(ctx, w)
 	if err != nil {
 		return relay.Verdict{}, err
 	}
@@ -99,19 +95,17 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	}
 	c.floor = c.session.revision.Load()
 	out := scan.Msg
-	if replaced {
-		out = scan.Append(lent[:0])
+	if found {
+		out = w.seal(lent[:0], c.session.metrics)
 	}
 	return relay.Verdict{Msg: out, Untouched: !shows}, nil
 }
 
-// seal replaces the values that are to be sealed. The error is errWait or nil.
-func (c *call) seal(ctx context.Context, w *scratch) (replaced bool, _ *relay.Status, _ error) {
+// choose finds the key of every value that is to be sealed. The error is errWait
+// or nil.
+func (c *call) choose(ctx context.Context, w *scratch) (found bool, _ *relay.Status, _ error) {
 	scan := &w.scan
-	size := 0
-	for i := range scan.Values {
-		size += len(scan.Values[i].Old) + envelope.Overhead
-	}
+	w.keys = append(w.keys, make([]*envelope.Key, len(scan.Values))...)
 	for i := range scan.Ops {
 		op := &scan.Ops[i]
 		if op.Kind != wire.OpPut || op.Value < 0 || op.IgnoreValue {
@@ -129,17 +123,23 @@ func (c *call) seal(ctx context.Context, w *scratch) (replaced bool, _ *relay.St
 		if err != nil {
 			return false, keyRefusal(v.Key, "sealing", err), nil
 		}
-		if cap(w.sealed) < size {
-			w.sealed = make([]byte, 0, size)
-		}
-		from := len(w.sealed)
-		w.sealed = key.Seal(w.sealed, v.Key, v.Old)
-		v.New, v.Replace = w.sealed[from:], true
-		replaced = true
-		c.session.metrics.sealed(len(v.Old))
+		w.keys[op.Value] = key
+		v.Replace, v.NewLen = true, len(v.Old)+envelope.Overhead
+		found = true
 	}
-	w.sealed = w.sealed[:0]
-	return replaced, nil, nil
+	return found, nil, nil
+}
+
+// seal appends the message with its values sealed to dst.
+func (w *scratch) seal(dst []byte, m *metrics) []byte {
+	total := 0
+	out := w.scan.AppendFunc(dst, func(dst []byte, i int) []byte {
+		v := &w.scan.Values[i]
+		total += len(v.Old)
+		return w.keys[i].Seal(dst, v.Key, v.Old)
+	})
+	m.sealed(total)
+	return out
 }
 
 // response opens one response. The error is errWait or nil.
@@ -151,7 +151,7 @@ func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verd
 	if scan.HasHeader {
 		c.session.heard(scan.Header, c.floor)
 	}
-	st, err := c.session.open(ctx, c.rules, w)
+	out, st, err := c.session.open(ctx, c.rules, w)
 	if err != nil {
 		return relay.Verdict{}, err
 	}
@@ -161,5 +161,5 @@ func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verd
 		}
 		return refuse(st), nil
 	}
-	return relay.Verdict{Msg: scan.InPlace()}, nil
+	return relay.Verdict{Msg: out}, nil
 }

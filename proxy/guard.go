@@ -40,10 +40,7 @@ func (c *call) unanswerable(op *wire.Op) string {
 	switch {
 	case op.Kind == wire.OpCompare && op.Target == wire.CompareValue:
 		return "a comparison of values"
-	case op.Kind == wire.OpRange && op.SortTarget == wire.SortByValue && len(op.End) > 0 &&
-		c.method.Request == wire.RangeRequest && !c.method.ServerStreams:
-		return "sorting by value"
-	case op.Kind == wire.OpRange && op.SortTarget == wire.SortByValue && len(op.End) > 0 && c.method.Request == wire.TxnRequest:
+	case op.Kind == wire.OpRange && op.SortTarget == wire.SortByValue && len(op.End) > 0:
 		return "sorting by value"
 	}
 	switch c.method.Request {

@@ -9,20 +9,19 @@ import (
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 	"github.com/etcdseal/etcdseal/proxy/relay"
-	"github.com/etcdseal/etcdseal/proxy/wire"
 )
 
 func quote(key []byte) string { return strconv.Quote(string(key)) }
 
-// open opens the values of a scanned response where they stand. First all keys
-// are found, so that nothing is changed if one has to be waited for. The error
-// is errWait or nil.
-func (s *session) open(ctx context.Context, rules *Rules, w *scratch) (*relay.Status, error) {
-	values := w.scan.Values
+// open returns a scanned response with its values opened, in its memory. First all
+// keys are found, so that nothing is done if one has to be waited for. The
+// error is errWait or nil.
+func (s *session) open(ctx context.Context, rules *Rules, w *scratch) ([]byte, *relay.Status, error) {
+	found, copies := false, false
 	var id envelope.ID
 	var last *envelope.Key
-	for i := range values {
-		v := &values[i]
+	for i := range w.scan.Values {
+		v := &w.scan.Values[i]
 		w.keys = append(w.keys, nil)
 		r := rules.find(v.Key)
 		if r == nil {
@@ -31,7 +30,7 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch) (*relay.St
 		next, err := envelope.Parse(v.Old)
 		if err == envelope.ErrNotEnvelope {
 			if r.DenyPlaintext {
-				return keyRefusal(v.Key, "reading", errPlaintext), nil
+				return nil, keyRefusal(v.Key, "reading", errPlaintext), nil
 			}
 			continue
 		}
@@ -40,46 +39,67 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch) (*relay.St
 			last, err = s.openingKey(ctx, id)
 		}
 		if err == errWait {
-			return nil, err
+			return nil, nil, err
 		}
 		if err != nil {
 			last = nil
-			if st := keyRefusal(v.Key, "opening", err); !r.Passthrough || st.Code == codes.Unavailable {
-				return st, nil
-			}
 			s.metrics.failed()
+			if st := keyRefusal(v.Key, "opening", err); !r.Passthrough || st.Code == codes.Unavailable {
+				return nil, st, nil
+			}
 			continue
 		}
 		w.keys[i] = last
+		v.Replace, v.NewLen = true, len(v.Old)-envelope.Overhead
+		found, copies = true, copies || r.Passthrough
 	}
-	return s.openAll(rules, values, w.keys), nil
+	if !found {
+		return w.scan.Msg, nil, nil
+	}
+	if copies {
+		s.openAside(rules, w)
+	}
+	out, st := s.openAll(w)
+	return out, st, nil
 }
 
-// openAll opens every value that has a key.
-func (s *session) openAll(rules *Rules, values []wire.Value, keys []*envelope.Key) *relay.Status {
+// openAll returns the response with its values opened, in the response's memory.
+// If one cannot be opened, all of it is lost.
+func (s *session) openAll(w *scratch) ([]byte, *relay.Status) {
+	var st *relay.Status
 	total := 0
-	for i, key := range keys {
-		if key == nil {
+	out := w.scan.InPlaceFunc(func(dst []byte, i int) []byte {
+		v := &w.scan.Values[i]
+		plain, err := w.keys[i].Open(v.Old, v.Key)
+		if err != nil {
+			if st == nil {
+				s.metrics.failed()
+				st = keyRefusal(v.Key, "opening", err)
+			}
+			plain = v.Old[:v.NewLen] // of no use, but of the right length
+		}
+		total += len(plain)
+		return append(dst, plain...)
+	})
+	s.metrics.opened(total)
+	return out, st
+}
+
+// openAside opens the values under rules that let an envelope pass which cannot
+// be opened: only afterwards is it known how long they are.
+func (s *session) openAside(rules *Rules, w *scratch) {
+	for i, key := range w.keys {
+		v := &w.scan.Values[i]
+		if key == nil || !rules.find(v.Key).Passthrough {
 			continue
 		}
-		v := &values[i]
-		var saved []byte
-		passthrough := rules.find(v.Key).Passthrough
-		if passthrough {
-			saved = slices.Clone(v.Old) // a failed Open zeroes it
-		}
-		plain, err := key.Open(v.Old, v.Key)
+		plain, err := key.Open(slices.Clone(v.Old), v.Key)
 		if err != nil {
 			s.metrics.failed()
-			if !passthrough {
-				return keyRefusal(v.Key, "opening", err)
-			}
-			copy(v.Old, saved)
+			v.Replace = false
 			continue
 		}
-		v.New, v.Replace = plain, true
-		total += len(plain)
+		v.New = plain
+		s.metrics.opened(len(plain))
 	}
-	s.metrics.opened(total)
-	return nil
 }

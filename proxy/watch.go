@@ -70,14 +70,14 @@ func (c *watch) rewrite(ctx context.Context, d relay.Direction, msg []byte) rela
 	if c.dropped(id, w.scan.Watch.Canceled) {
 		return relay.Verdict{Action: relay.Drop}
 	}
-	st, err := c.session.open(ctx, c.rules, w)
+	out, st, err := c.session.open(ctx, c.rules, w)
 	if errors.Is(err, errWait) {
 		return relay.Verdict{Action: relay.Park}
 	}
 	if st != nil {
 		return c.cancel(&w.scan, id, st)
 	}
-	return relay.Verdict{Msg: w.scan.InPlace()}
+	return relay.Verdict{Msg: out}
 }
 
 // dropped reports whether a response belongs to a watch that was cancelled

@@ -29,8 +29,17 @@ func (d *daemon) reload() {
 		d.logger.Error("certificates were not reloaded, the old ones stay", "error", err.Error())
 	}
 	if err := d.reloadRules(); err != nil {
-		d.logger.Error("rules were not reloaded, the old ones stay", "error", err.Error())
+		d.logger.Error("rules were not reloaded, the old ones stay", reason(err)...)
 	}
+}
+
+// reason returns an error as attributes of a log line, the problems of a
+// configuration file one by one.
+func reason(err error) []any {
+	if problems, ok := errors.AsType[*config.Error](err); ok {
+		return []any{"file", problems.File, "problems", problems.Problems}
+	}
+	return []any{"error", err.Error()}
 }
 
 // reloadRules puts the rules of the file, as it is now, in force.

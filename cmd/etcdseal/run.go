@@ -75,19 +75,34 @@ func usage() string {
 // parseFlags reads a verb's flags and refuses arguments after them. When it
 // returns false, the verb ends with the status that comes with it.
 func parseFlags(flags *flag.FlagSet, args []string, s streams) (status int, ok bool) {
-	flags.SetOutput(s.err)
+	flags.SetOutput(io.Discard) // what it would say is said below
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(s.out, flagUsage(flags))
 		return exitDone, false
-	case err != nil: // Parse has said why
+	case err != nil:
+		fmt.Fprintf(s.err, "etcdseal %s: %v\n\n%s", flags.Name(), err, flagUsage(flags))
 		return exitUnable, false
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(s.err, "etcdseal %s: unexpected argument %q\n", flags.Name(), flags.Arg(0))
-		flags.Usage()
+	case flags.NArg() > 0:
+		fmt.Fprintf(s.err, "etcdseal %s: unexpected argument %q\n\n%s", flags.Name(), flags.Arg(0), flagUsage(flags))
 		return exitUnable, false
 	}
 	return exitDone, true
+}
+
+// flagUsage returns the text of a verb's --help.
+func flagUsage(flags *flag.FlagSet) string {
+	var b strings.Builder
+	for _, v := range verbs() {
+		if v.name == flags.Name() {
+			fmt.Fprintf(&b, "Usage: etcdseal %s\n  %s\n", strings.TrimSpace(v.name+" "+v.args), v.summary)
+		}
+	}
+	flags.VisitAll(func(f *flag.Flag) {
+		value, usage := flag.UnquoteUsage(f)
+		fmt.Fprintf(&b, "  --%-20s %s\n", f.Name+" "+value, usage)
+	})
+	return b.String()
 }
 
 // required reports a flag that must be given and was not.
@@ -95,8 +110,7 @@ func required(flags *flag.FlagSet, name, value string, s streams) bool {
 	if value != "" {
 		return true
 	}
-	fmt.Fprintf(s.err, "etcdseal %s: --%s is required\n", flags.Name(), name)
-	flags.Usage()
+	fmt.Fprintf(s.err, "etcdseal %s: --%s is required\n\n%s", flags.Name(), name, flagUsage(flags))
 	return false
 }
 

@@ -22,6 +22,10 @@ type Key struct {
 	header [headerSize]byte
 	id     ID
 	aead   cipher.AEAD // takes no nonce: makes a random one and puts it first
+	// opener takes the nonce and so opens a ciphertext where it stands, which
+	// aead cannot without moving it. It is nil under GODEBUG=fips140=only, which
+	// allows no GCM whose nonce the caller gives.
+	opener cipher.AEAD
 }
 
 // NewKey makes a Key from the KeySize bytes of a DEK, of which it keeps nothing:
@@ -41,7 +45,11 @@ func NewKey(id ID, dek []byte) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making key of DEK %s: %w", id, err)
 	}
-	return &Key{header: header(id), id: id, aead: aead}, nil
+	k := &Key{header: header(id), id: id, aead: aead}
+	if opener, err := cipher.NewGCM(block); err == nil {
+		k.opener = opener
+	}
+	return k, nil
 }
 
 // ID returns the identifier of the DEK.
@@ -68,15 +76,15 @@ func (k *Key) Seal(dst, etcdKey, plaintext []byte) []byte {
 }
 
 // Open opens the envelope of one etcd key in place: the plaintext that it returns
-// is env[20:20+n], and the rest of env has no meaning any more. Nothing past
+// is a part of env, and the rest of env has no meaning any more. Nothing past
 // len(env) is written, and appending to the plaintext reallocates. Open does not
 // allocate.
 //
 // The errors are those of Parse, a *WrongKeyError when another DEK sealed the
 // envelope, and ErrAuthentication. With the first two env is as it was. After
-// ErrAuthentication the envelope is lost: the standard library has moved the
-// ciphertext and zeroed the place of the plaintext. Whoever wants to return the
-// envelope untouched keeps a copy.
+// ErrAuthentication the envelope is lost: the standard library has zeroed the
+// place of the plaintext. Whoever wants to return the envelope untouched keeps a
+// copy.
 func (k *Key) Open(env, etcdKey []byte) ([]byte, error) {
 	id, err := Parse(env)
 	if err != nil {
@@ -89,7 +97,13 @@ func (k *Key) Open(env, etcdKey []byte) ([]byte, error) {
 	env = env[:len(env):len(env)]
 	aad := getScratch()
 	aad.buf = appendAAD(aad.buf[:0], (*[headerSize]byte)(env), etcdKey)
-	plaintext, err := k.aead.Open(env[headerSize:headerSize], nil, env[headerSize:], aad.buf)
+	var plaintext []byte
+	if k.opener != nil {
+		const body = headerSize + nonceSize
+		plaintext, err = k.opener.Open(env[body:body], env[headerSize:body], env[body:], aad.buf)
+	} else {
+		plaintext, err = k.aead.Open(env[headerSize:headerSize], nil, env[headerSize:], aad.buf)
+	}
 	putScratch(aad)
 	if err != nil {
 		return nil, ErrAuthentication

@@ -9,11 +9,9 @@ package etcdseal
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,12 +28,7 @@ const (
 	stopLimit    = 60 * time.Second
 	commandLimit = 30 * time.Second
 	dialLimit    = 10 * time.Second
-	// attemptLimit bounds one probe of the admin endpoint.
-	attemptLimit = 5 * time.Second
 )
-
-// crashTexts are what the Go runtime prints when a program is broken.
-var crashTexts = []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"}
 
 // Proxy is one etcdseal. It keeps its addresses over restarts. Its methods are
 // for the test's own goroutine unless they say otherwise.
@@ -192,23 +185,6 @@ func (p *Proxy) Client(t testing.TB, authority *pki.Authority, client pki.Files)
 	return c
 }
 
-// Admin gets a path of the admin endpoint. It may be called from any goroutine.
-func (p *Proxy) Admin(ctx context.Context, path string) (status int, text string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptLimit)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(body), err
-}
-
 func (p *Proxy) configFile() string { return filepath.Join(p.dir, "etcdseal.yaml") }
 
 func (p *Proxy) writeConfig(t testing.TB) {
@@ -216,40 +192,5 @@ func (p *Proxy) writeConfig(t testing.TB) {
 	text := p.cfg.render(t, p.address, p.admin)
 	if err := os.WriteFile(p.configFile(), []byte(text), 0o600); err != nil {
 		t.Fatalf("writing configuration: %v", err)
-	}
-}
-
-// checkMetrics looks for planted plaintext in what the admin endpoint serves.
-// A proxy that has ended has been checked before or had no chance to answer.
-func (p *Proxy) checkMetrics(t testing.TB) {
-	if p.process.Exited() != nil {
-		return
-	}
-	for _, path := range []string{"/metrics", "/readyz", "/livez"} {
-		_, text, err := p.Admin(context.Background(), path)
-		if err != nil {
-			t.Errorf("getting %s of etcdseal%s: %v", path, p.cfg.Name, err)
-			continue
-		}
-		p.checkText(t, path, text)
-	}
-}
-
-// check looks at the log of all runs after the last has ended.
-func (p *Proxy) check(t testing.TB) {
-	text := p.log.Text(t)
-	p.checkText(t, "the log", text)
-	for _, crash := range crashTexts {
-		if strings.Contains(text, crash) {
-			t.Errorf("the log of etcdseal%s holds %q", p.cfg.Name, crash)
-		}
-	}
-}
-
-func (p *Proxy) checkText(t testing.TB, where, text string) {
-	for _, secret := range p.cfg.Forbidden {
-		if form := process.Holds([]byte(text), secret); form != "" {
-			t.Errorf("%s of etcdseal%s holds planted plaintext (%s)", where, p.cfg.Name, form)
-		}
 	}
 }

@@ -116,13 +116,14 @@ func (s *Source) Reload() error {
 	return s.load(s.stat())
 }
 
-// refresh reads the files if they differ from those that were loaded last. While they cannot be used it tries again at every look, since what is wrong
-// with them (permissions, say) need not show in what stat tells.
+// refresh reads the files if they differ from those that the configuration in use was made of. While they cannot be used they go on to differ, so that they are
+// tried again at every look: what is wrong with them (permissions, say) need not show in what stat tells.
 func (s *Source) refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	infos := s.stat()
-	if s.failure == "" && same(s.seen, infos) {
+	if same(s.seen, infos) {
+		s.failure = ""
 		return
 	}
 	_ = s.load(infos) // logged there; the configuration in use stays

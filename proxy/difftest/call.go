@@ -2,25 +2,15 @@ package difftest
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"sync"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
 )
-
-// patience bounds the wait for any one answer.
-const patience = time.Minute
 
 // endpoint is one of the two sides.
 type endpoint struct {
@@ -48,37 +38,10 @@ func (p *endpoint) strip(h *pb.ResponseHeader) error {
 	return nil
 }
 
-// answer is everything that a client can see of one call. A stream's messages are in order.
-type answer struct {
-	messages        []proto.Message
-	status          *status.Status
-	header, trailer metadata.MD
-}
-
-func (a answer) diff(b answer) string {
-	type plain struct {
-		Messages        []proto.Message
-		Status          proto.Message
-		Header, Trailer metadata.MD
-	}
-	equal := len(a.messages) == len(b.messages) && proto.Equal(a.status.Proto(), b.status.Proto())
-	for i := range min(len(a.messages), len(b.messages)) {
-		equal = equal && proto.Equal(a.messages[i], b.messages[i])
-	}
-	if equal && cmp.Equal(a.header, b.header) && cmp.Equal(a.trailer, b.trailer) {
-		return ""
-	}
-	d := cmp.Diff(plain{a.messages, a.status.Proto(), a.header, a.trailer}, plain{b.messages, b.status.Proto(), b.header, b.trailer}, protocmp.Transform())
-	if d == "" { // protocmp takes unset and empty for different, and more; it never takes different for equal
-		d = "messages differ in a way that has no text form"
-	}
-	return d
-}
-
 // call makes one unary call on both endpoints at once and compares. into is an empty message of the response's type. level, when not nil, removes
 // from the two responses what may differ. The reference's response is returned, nil when the call failed on both in the same way.
 func call[R proto.Message](ctx context.Context, e *engine, method string, request proto.Message, into R, level func(reference, subject R)) (R, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience)
 	defer cancel()
 	var none R
 	invoke := func(p *endpoint) answer {
@@ -114,7 +77,7 @@ func both[T any](e *engine, f func(*endpoint) T) (reference, subject T) {
 
 // compare checks headers, compares the answers and takes the revision from the reference's.
 func (e *engine) compare(method string, request proto.Message, r, s answer) error {
-	text := func() string { return method + " {" + prototext.Format(request) + "}" }
+	text := func() string { return describe(method, request) }
 	for _, side := range []struct {
 		p *endpoint
 		a answer
@@ -135,36 +98,4 @@ func (e *engine) compare(method string, request proto.Message, r, s answer) erro
 		}
 	}
 	return nil
-}
-
-// headerOf is the header of any response of etcd; nil when it has none.
-func headerOf(m proto.Message) *pb.ResponseHeader {
-	if chunk, ok := m.(*pb.RangeStreamResponse); ok {
-		return chunk.GetRangeResponse().GetHeader()
-	}
-	if h, ok := m.(interface{ GetHeader() *pb.ResponseHeader }); ok {
-		return h.GetHeader()
-	}
-	return nil
-}
-
-// receive collects the messages of a stream until its end.
-func receive[M any](stream grpc.ServerStreamingClient[M], err error) ([]*M, answer) {
-	var messages []*M
-	var a answer
-	for err == nil {
-		var m *M
-		if m, err = stream.Recv(); err == nil {
-			messages = append(messages, m)
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	a.status = status.Convert(err)
-	if stream != nil {
-		a.trailer = stream.Trailer()
-		a.header, _ = stream.Header() // its error is the stream's, which is in the status
-	}
-	return messages, a
 }

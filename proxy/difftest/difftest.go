@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -34,6 +35,8 @@ type Config struct {
 	MaxRequestBytes int
 	// SealedValueOrder also compares by VALUE, and sorts by VALUE, where keys under Sealed are concerned. Without it only other keys are.
 	SealedValueOrder bool
+	// Patience bounds the wait for any one answer; one that does not come counts as a difference. Zero means a minute.
+	Patience time.Duration
 	// Logf receives a line about what the run covered; nil means nobody.
 	Logf func(format string, args ...any)
 }
@@ -52,10 +55,14 @@ func (m *Mismatch) Error() string {
 }
 
 // Run makes the operations and compares the answers. It returns a *Mismatch at the first difference, and any other error when the reference cannot be
-// used. An answer that does not come within a minute counts as a difference. Streams that Run opened are closed when it returns.
+// used. Streams that
+// Run opened are closed when it returns.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 3 << 19
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = time.Minute
 	}
 	if cfg.Logf == nil {
 		cfg.Logf = func(string, ...any) {}

@@ -76,7 +76,7 @@ func (e *engine) revision() int64 {
 
 // rangeStream compares the chunks put together: etcd cuts them by the size of what it stores.
 func (e *engine) rangeStream(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience)
 	defer cancel()
 	request := e.rangeRequest()
 	r, s := both(e, func(p *endpoint) answer {

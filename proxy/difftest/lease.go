@@ -70,7 +70,7 @@ func (e *engine) leases(ctx context.Context) error {
 
 // leaseKeepAlive renews once on a stream of its own, closes its half and reads to the end.
 func (e *engine) leaseKeepAlive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience)
 	defer cancel()
 	request := &pb.LeaseKeepAliveRequest{ID: e.leaseID()}
 	r, s := both(e, func(p *endpoint) answer {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -22,7 +21,7 @@ const (
 type pair struct {
 	cancel             context.CancelFunc
 	reference, subject *recorder
-	watches            map[int64]int64 // the active ones: start revision by id
+	watches            map[int64]*pb.WatchCreateRequest // the active ones by id
 }
 
 func (p *pair) sides() []*recorder { return []*recorder{p.reference, p.subject} }
@@ -37,7 +36,7 @@ func (p *pair) send(r *pb.WatchRequest) {
 // openPair starts the streams. etcd answers nothing before the first watch is created.
 func (e *engine) openPair(ctx context.Context) (*pair, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &pair{cancel: cancel, watches: make(map[int64]int64)}
+	p := &pair{cancel: cancel, watches: make(map[int64]*pb.WatchCreateRequest)}
 	for _, side := range []struct {
 		endpoint *endpoint
 		into     **recorder
@@ -70,7 +69,7 @@ func (e *engine) watch(ctx context.Context) error {
 	request := e.watchRequest()
 	before := p.reference.count().created
 	p.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: request}})
-	what := pb.Watch_Watch_FullMethodName + " create {" + prototext.Format(request) + "}"
+	what := describe(pb.Watch_Watch_FullMethodName+" create", request)
 	if err := e.await(ctx, p, what, func(n counts) bool { return n.created > before }); err != nil {
 		return err
 	}
@@ -78,7 +77,7 @@ func (e *engine) watch(ctx context.Context) error {
 	if id < 0 {
 		return e.match(p, what, id) // refused
 	}
-	p.watches[id] = request.StartRevision
+	p.watches[id] = request
 	if request.StartRevision > 0 && request.StartRevision < e.compacted {
 		return e.afterCompaction(ctx, p, id, what)
 	}
@@ -125,7 +124,7 @@ func (e *engine) cancelWatch(ctx context.Context, p *pair, id int64, before int,
 	if err := e.await(ctx, p, what+" cancel", func(n counts) bool { return n.canceled[id] > before }); err != nil {
 		return err
 	}
-	delete(p.watches, id)
+	defer delete(p.watches, id)
 	return e.match(p, what, id)
 }
 

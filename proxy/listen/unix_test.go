@@ -174,13 +174,11 @@ func TestOneWinsAStaleSocket(t *testing.T) {
 	}
 	wg.Wait()
 	close(winners)
-	n := 0
-	for l := range winners {
-		n++
-		defer l.Close()
-	}
-	if n != 1 {
+	if n := len(winners); n != 1 {
 		t.Errorf("%d listeners share a path, want 1", n)
+	}
+	for l := range winners {
+		_ = l.Close()
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // Message buffers come from pools by size, so that a large answer costs no
 // fresh zeroed memory each time.
 const (
-	smallestBuffer = 12 // log2 of bytes
+	smallestBuffer = 9 // log2 of bytes
 	largestBuffer  = 23
 )
 

@@ -32,7 +32,7 @@ func (p *Pair) onGoAway(d Direction, f frame) error {
 		last = max(last, 2) - 2
 	}
 	for id, s := range p.streams {
-		if s.forwarded && id > last && !s.half[Response].begun {
+		if s.forwarded && id > last && !s.half[Response].begun && !s.half[Response].swallow {
 			s.closed[Response] = true
 			p.resetBoth(s, http2.ErrCodeRefusedStream)
 		}
@@ -49,42 +49,9 @@ func (p *Pair) goAway(last uint32, code http2.ErrCode) {
 	}
 	p.goAwaySent, p.goAwayLast = true, last
 	l := p.legs[Request]
-	l.put(appendGoAway(l.room(), last, code, ""))
+	l.control(appendGoAway(l.room(), last, code, ""))
 }
 
-// Shutdown asks the client to go elsewhere and lets the pair end when the
-// streams that are open have ended. Those marked Long are not waited for.
-func (p *Pair) Shutdown() {
-	p.mu.Lock()
-	if p.draining || p.closed {
-		p.mu.Unlock()
-		return
-	}
-	p.draining, p.drainPinged = true, true
-	p.goAway(maxStreamID, http2.ErrCodeNo)
-	p.legs[Request].ping(0, drainPing)
-	p.mu.Unlock()
-	time.AfterFunc(drainPingTime, func() {
-		p.mu.Lock()
-		p.drainAnswered()
-		p.mu.Unlock()
-		p.flush()
-	})
-	p.flush()
-}
-
-// drainAnswered is the second step of Shutdown: no streams above the last one
-// are taken. mu is held.
-func (p *Pair) drainAnswered() {
-	if p.drainPinged && !p.closed {
-		p.drainPinged = false
-		p.goAway(p.lastID, http2.ErrCodeNo)
-	}
-}
-
-// Streams returns how many streams are open.
-func (p *Pair) Streams() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.streams)
-}
+// refusedByGoAway reports whether the client was told that a stream is not
+// taken. mu is held.
+func (p *Pair) refusedByGoAway(id uint32) bool { return p.goAwaySent && id > p.goAwayLast }

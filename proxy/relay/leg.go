@@ -10,14 +10,23 @@ import (
 )
 
 const (
-	// streamWindow is how many bytes a peer may send on a stream ahead of what
-	// the other peer has taken.
-	streamWindow = 256 << 10
+	// clientWindow is how many bytes a client may send on a stream ahead of
+	// what the upstream has taken; serverWindow is the same the other way.
+	clientWindow = 64 << 10
+	serverWindow = 256 << 10
 	// connWindow is the same for a whole connection; it is given back on
 	// receipt, so it only has to cover what is on its way.
 	connWindow = 8 << 20
-	// creditStep is how much window gathers before it is given back.
-	creditStep = streamWindow / 4
+	// creditStep is how much of a connection's window gathers before it is
+	// given back; of a stream's it is a quarter.
+	creditStep = 64 << 10
+	// maxLoose bounds what a leg may hold of messages that have no place in the
+	// budget: small ones that have come in part, and what has come behind a
+	// message that waits. A stream that would need more is refused.
+	maxLoose = 128 << 20
+	// maxListed bounds the header lists and resets, which no window bounds,
+	// that may be queued towards a peer.
+	maxListed = 32 << 20
 	// outSoft is how much is written to a socket at once; with more, streams
 	// keep what they have in their queues.
 	outSoft = 64 << 10
@@ -31,6 +40,9 @@ const (
 )
 
 var outBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// windows are the stream windows by direction.
+var windows = [2]int64{Request: clientWindow, Response: serverWindow}
 
 // leg is one of a pair's two connections.
 type leg struct {
@@ -57,13 +69,19 @@ type leg struct {
 	maxFrame   int   // its SETTINGS_MAX_FRAME_SIZE
 	recvWindow int64 // what it may still send
 	credit     int64 // what it sent and was not given back yet
-	queued     int64 // bytes in the queues of streams towards it
-	ready      []*stream
+	queued     int64 // bytes of memory in the queues of streams towards it
+	listed     int64 // the part of that which no window bounds
+	loose      int64 // bytes that came in and have no place in the budget
+	assembling int   // messages coming in that have one
+	ready      ring  // streams with output that may go on
+	starved    ring  // streams that wait for the connection's window
+	held       bool  // streams were parked since too much is queued towards it
 	flooded    bool
-	broken     bool // writing has failed
+	broken     bool      // nothing more is written
+	taken      sync.Cond // what waited was taken for writing, or never will be
 }
 
-func newLeg(conn net.Conn, rd *reader) *leg {
+func newLeg(conn net.Conn, rd *reader, mu *sync.Mutex) *leg {
 	l := &leg{
 		conn:       conn,
 		rd:         rd,
@@ -72,6 +90,7 @@ func newLeg(conn net.Conn, rd *reader) *leg {
 		maxFrame:   maxFramePayload,
 		recvWindow: connWindow,
 	}
+	l.taken.L = mu
 	l.enc = hpack.NewEncoder(&l.encoded)
 	l.dec = hpack.NewDecoder(4096, l.emit)
 	l.dec.SetMaxStringLength(maxHeaderList)
@@ -90,6 +109,9 @@ func (l *leg) emit(f hpack.HeaderField) {
 func (l *leg) decode(block []byte) error {
 	clear(l.fields)
 	l.fields, l.fieldsSize = l.fields[:0], 0
+	if cap(l.fields) > 128 {
+		l.fields = nil
+	}
 	if _, err := l.dec.Write(block); err != nil {
 		return connError{http2.ErrCodeCompression, "a header block that HPACK cannot decode"}
 	}
@@ -99,7 +121,8 @@ func (l *leg) decode(block []byte) error {
 	return nil
 }
 
-// room returns the memory to append frames to; put stores it again.
+// room returns the memory to append frames to; put stores it again, unless
+// nothing is written any more.
 func (l *leg) room() []byte {
 	if l.out == nil {
 		l.out = outBuffers.Get().(*[]byte)
@@ -107,7 +130,12 @@ func (l *leg) room() []byte {
 	return *l.out
 }
 
-func (l *leg) put(b []byte) { *l.out = b }
+func (l *leg) put(b []byte) {
+	if l.broken {
+		b = b[:0]
+	}
+	*l.out = b
+}
 
 // control stores frames that answer or steer the peer.
 func (l *leg) control(b []byte) {
@@ -178,8 +206,8 @@ func (l *leg) repay(withhold bool) {
 	l.credit = 0
 }
 
-// apply takes the peer's settings, which were checked. It returns by how much
-// streams' send windows change.
+// apply takes one of the peer's settings. It returns by how much streams' send
+// windows change.
 func (l *leg) apply(s http2.Setting) (delta int64, err error) {
 	if err := s.Valid(); err != nil {
 		code := http2.ErrCodeProtocol

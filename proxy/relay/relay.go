@@ -9,9 +9,10 @@
 // upstream on a stream that was refused; and what a stream's codec has not
 // passed never reaches the other side.
 //
-// A Pair owns two goroutines, one reader a leg. All state of a pair is
-// guarded by one mutex; sockets are written, and messages rewritten, outside
-// of it.
+// A Pair owns two goroutines, one reader a leg, and those that it starts for
+// messages that wait and for writing where a reader must not be held up. All
+// state of a pair is guarded by one mutex; sockets are written, and messages
+// rewritten, outside of it.
 package relay
 
 import (
@@ -96,9 +97,11 @@ const (
 type Verdict struct {
 	Action Action
 	// Msg is the message to send on: part of the one that came in, of the
-	// scratch memory, or memory of its own.
+	// scratch memory, or memory of its own, which the relay takes over and may
+	// use for something else later.
 	Msg []byte
-	// Reply, when not nil, is a message that is sent back the other way.
+	// Reply, when not nil, is a message that is sent back the other way. The
+	// relay takes it over too.
 	Reply []byte
 	// Untouched, on a request, says that the stream's responses need no
 	// rewriting and can be forwarded as they come.
@@ -122,9 +125,12 @@ type Config struct {
 	// Budget bounds the messages that are being assembled, over all pairs that
 	// share it; nil means no bound.
 	Budget *Budget
-	// QueueLimit is how many bytes may be queued towards one peer before the
-	// other peer's connection window is withheld; 0 means 16 MiB.
+	// QueueLimit is how many bytes of memory may be queued towards one peer
+	// before the other peer's connection window is withheld; 0 means 16 MiB.
 	QueueLimit int
+	// MaxStreams is how many streams a client may have open; 0 means 16384. It
+	// is told so, or what the upstream allows if that is less.
+	MaxStreams int
 	// UpstreamPing is how long the upstream may be silent, while streams are
 	// open, before it is pinged; 0 means 30 s. Less than 10 s would make etcd
 	// close the connection, so it is raised to that. 10 s without an answer end
@@ -145,6 +151,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.QueueLimit <= 0 {
 		c.QueueLimit = 16 << 20
+	}
+	if c.MaxStreams <= 0 {
+		c.MaxStreams = 1 << 14
 	}
 	if c.UpstreamPing <= 0 {
 		c.UpstreamPing = 30 * time.Second

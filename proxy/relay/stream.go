@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -38,8 +37,9 @@ type stream struct {
 type half struct {
 	// Coming in.
 	recvWindow int64  // what the sender may still send
-	credit     int64  // what has left on the other leg and was not given back yet
+	credit     int64  // what may be given back to it and was not yet
 	endIn      bool   // END_STREAM has come
+	cut        bool   // RST_STREAM(NO_ERROR) has come in its place
 	swallow    bool   // what comes is dropped
 	rewriting  bool   // messages are assembled for the codec
 	encoding   string // grpc-encoding
@@ -47,83 +47,20 @@ type half struct {
 	raw        []byte // came while state was not inputFree
 	asm        assembler
 	entries    []*entry // messages in order, from the first that waits on
+	parked     int64    // bytes of them
 	advancing  bool
 	trailers   []hpack.HeaderField
 	begun      bool // of a response: the header block that is not informational has come
-	resetIn    bool // RST_STREAM(NO_ERROR) has come behind the end
+	resetIn    bool // RST_STREAM(NO_ERROR) has come, and goes out behind the end
 
 	// Going out.
 	queue      []item
+	queued     int64 // bytes of memory in it
 	sendWindow int64
-	inReady    bool
+	inReady    bool // in the round of its leg, or in line for its window
 	headersOut bool // HEADERS were queued or written
 	endQueued  bool // nothing more is queued but a reset
 	endOut     bool // END_STREAM was written
-}
-
-// itemKind tells what an item is.
-type itemKind uint8
-
-const (
-	itemHeaders itemKind = iota
-	itemData
-	itemReset
-)
-
-// item is a piece of a stream's output: a header list, a run of data, or a
-// reset.
-type item struct {
-	kind   itemKind
-	end    bool // with END_STREAM
-	info   bool // informational (1xx) headers
-	repay  bool // bytes that leave go back to the sender's stream window
-	prefix [messagePrefixSize]byte
-	left   uint8 // bytes of prefix still to write
-	code   http2.ErrCode
-	data   []byte
-	buf    *buffer // the memory of data, when it is the item's own
-	fields []hpack.HeaderField
-}
-
-func (it *item) size() int { return int(it.left) + len(it.data) }
-
-// messageItem frames msg as gRPC does, uncompressed.
-func messageItem(msg []byte, buf *buffer) item {
-	n := len(msg)
-	return item{
-		kind:   itemData,
-		prefix: [messagePrefixSize]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)},
-		left:   messagePrefixSize,
-		data:   msg,
-		buf:    buf,
-	}
-}
-
-// own makes the item independent of memory that its maker goes on using.
-func (it *item) own() {
-	switch {
-	case it.kind == itemHeaders:
-		it.fields = append([]hpack.HeaderField(nil), it.fields...)
-	case it.kind == itemData && it.buf == nil && len(it.data) > 0:
-		it.buf = newBuffer(len(it.data))
-		it.buf.b = append(it.buf.b, it.data...)
-		it.data = it.buf.b
-	}
-}
-
-// join adds the data of a pass-through item to one that waits, when there is
-// room: many small frames shall not cost many items.
-func (it *item) join(next *item) bool {
-	if it.kind != itemData || next.kind != itemData || it.end || !it.repay || !next.repay || it.buf == nil {
-		return false
-	}
-	if cap(it.buf.b)-len(it.buf.b) < len(next.data) {
-		return false
-	}
-	it.buf.b = append(it.buf.b, next.data...)
-	it.data = it.buf.b[len(it.buf.b)-len(it.data)-len(next.data):]
-	it.end = next.end
-	return true
 }
 
 // waitContext returns the context of the stream's parked messages.
@@ -143,4 +80,64 @@ func (s *stream) idOn(d Direction) uint32 {
 		return s.upstreamID()
 	}
 	return s.id
+}
+
+// gone reports whether what still comes in direction d is of no use.
+func (s *stream) gone(d Direction) bool { return s.half[d].swallow || s.closed[1-d] }
+
+// limit is the largest message that a stream may carry in a direction.
+func (s *stream) limit(d Direction) int {
+	if d == Request && s.max > 0 {
+		return s.max
+	}
+	return maxWindow
+}
+
+// ring is a queue of streams that take turns.
+type ring struct {
+	s    []*stream
+	head int
+}
+
+func (r *ring) len() int { return len(r.s) - r.head }
+
+func (r *ring) push(s *stream) {
+	if r.head > 64 && r.head > len(r.s)/2 {
+		n := copy(r.s, r.s[r.head:])
+		clear(r.s[n:])
+		r.s, r.head = r.s[:n], 0
+	}
+	r.s = append(r.s, s)
+}
+
+func (r *ring) pop() *stream {
+	s := r.s[r.head]
+	r.s[r.head] = nil
+	r.head++
+	if r.head == len(r.s) {
+		r.s, r.head = r.s[:0], 0
+		if cap(r.s) > 256 {
+			r.s = nil
+		}
+	}
+	return s
+}
+
+// tidy takes streams with nothing to write in direction d out of the ring when
+// it holds far more than the n streams that are open: those that ended while
+// they were in it.
+func (r *ring) tidy(d Direction, n int) {
+	if r.len() <= 64+2*n {
+		return
+	}
+	kept := r.s[:0]
+	for _, s := range r.s[r.head:] {
+		if len(s.half[d].queue) > 0 {
+			kept = append(kept, s)
+		} else {
+			s.half[d].inReady = false
+		}
+	}
+	clear(r.s[len(kept):])
+	r.s, r.head = kept, 0
 }

@@ -98,8 +98,8 @@ func (transport) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, erro
 }
 
 // Info implements credentials.TransportCredentials.
-func (t transport) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: t.pool.cfg.TLS.ServerName}
+func (transport) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials. The copy follows the same files.

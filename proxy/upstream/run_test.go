@@ -3,7 +3,6 @@ package upstream
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -110,6 +109,7 @@ func (c *tap) frames(t *testing.T) map[http2.FrameType]int {
 	if _, err := io.CopyN(io.Discard, r, int64(len(http2.ClientPreface))); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("%d bytes written", c.buf.Len())
 	counts := make(map[http2.FrameType]int)
 	framer := http2.NewFramer(nil, r)
 	for {
@@ -154,5 +154,4 @@ func TestProbesSendNoPing(t *testing.T) {
 	if counts[http2.FramePing] != 0 {
 		t.Errorf("%d PINGs: %v", counts[http2.FramePing], counts)
 	}
-	t.Log(fmt.Sprintf("%d bytes written for %d probes", tapped.buf.Len(), probes))
 }

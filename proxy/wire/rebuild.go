@@ -23,6 +23,24 @@ func (s *Scan) Append(dst []byte) []byte {
 	return s.emit(dst)
 }
 
+// AppendFunc is Append for values that are made where they will stand: for each
+// value i that is to be replaced and has no New, fill appends exactly NewLen bytes
+// to dst, which has the capacity, and returns it.
+func (s *Scan) AppendFunc(dst []byte, fill func(dst []byte, i int) []byte) []byte {
+	s.fill = fill
+	defer func() { s.fill = nil }()
+	return s.Append(dst)
+}
+
+// InPlaceFunc is InPlace with fill as in AppendFunc; no value may get longer than
+// it was. fill for a value may change the memory of its Old, and is called before
+// anything else is written there.
+func (s *Scan) InPlaceFunc(fill func(dst []byte, i int) []byte) []byte {
+	s.fill = fill
+	defer func() { s.fill = nil }()
+	return s.InPlace()
+}
+
 // InPlace builds the message with the values replaced in the memory of Msg and
 // returns it. It does not allocate unless a new value is longer than the old
 // one; then the result is a new slice. The Scan is of no more use: Msg and the
@@ -33,7 +51,7 @@ func (s *Scan) InPlace() []byte {
 		return s.Msg
 	}
 	for i := range s.Values {
-		if v := &s.Values[i]; v.Replace && len(v.New) > len(v.Old) {
+		if v := &s.Values[i]; v.Replace && v.length() > len(v.Old) {
 			return s.Append(nil)
 		}
 	}
@@ -83,10 +101,18 @@ func (n *node) size() int { return n.end - n.start + n.grown }
 // size returns the length of the whole field after the replacement. An empty
 // value has no field, as in any canonical encoding.
 func (v *Value) size() int {
-	if len(v.New) == 0 {
+	if v.length() == 0 {
 		return 0
 	}
-	return 1 + protowire.SizeBytes(len(v.New))
+	return 1 + protowire.SizeBytes(v.length())
+}
+
+// length returns the length of the new value.
+func (v *Value) length() int {
+	if v.New == nil {
+		return v.NewLen
+	}
+	return len(v.New)
 }
 
 // emit appends the message to dst, which may be Msg[:0]: lengths of nodes and
@@ -101,10 +127,14 @@ func (s *Scan) emit(dst []byte) []byte {
 		dst, done, nodes = s.emitNodes(dst, done, nodes, v.at)
 		dst = append(dst, s.Msg[done:v.at]...)
 		done = v.end
-		if len(v.New) > 0 {
+		if n := v.length(); n > 0 {
 			dst = append(dst, v.tag)
-			dst = protowire.AppendVarint(dst, uint64(len(v.New)))
-			dst = append(dst, v.New...)
+			dst = protowire.AppendVarint(dst, uint64(n))
+			if v.New == nil {
+				dst = s.fill(dst, i)
+			} else {
+				dst = append(dst, v.New...)
+			}
 		}
 	}
 	dst, done, _ = s.emitNodes(dst, done, nodes, len(s.Msg))

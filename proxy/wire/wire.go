@@ -69,6 +69,10 @@ type Value struct {
 	// Old, never of another place of the message.
 	New []byte
 
+	// NewLen is the length of the new value if New is nil and AppendFunc is to
+	// make it.
+	NewLen int
+
 	// Replace asks for New in place of Old. Without it the value stays as it is.
 	Replace bool
 
@@ -125,6 +129,7 @@ type Scan struct {
 	leader  []byte // the key of a Proclaim or Resign
 	lease   int64  // and its lease
 	tooMany bool
+	fill    func(dst []byte, i int) []byte // of AppendFunc
 }
 
 // Parse reads one message of the given type and fills the Scan. It does not

@@ -216,17 +216,59 @@ func TestInPlaceUsesTheMessage(t *testing.T) {
 	sameMeaning(t, RangeResponse, s.InPlace(), response)
 }
 
+// TestPrevious: previous values are marked as such wherever they are.
 func TestPrevious(t *testing.T) {
 	kv := func(v string) *mvccpb.KeyValue { return &mvccpb.KeyValue{Key: []byte("k"), Value: []byte(v)} }
-	s := parse(t, WatchResponse, marshal(t, &etcdserverpb.WatchResponse{Events: []*mvccpb.Event{
-		{Kv: kv("new"), PrevKv: kv("old")},
-		{Type: mvccpb.Event_DELETE, Kv: kv(""), PrevKv: kv("last")},
-	}}))
-	got := map[string]bool{}
-	for _, v := range s.Values {
-		got[string(v.Old)] = v.Prev
+	for _, c := range []struct {
+		m    Message
+		p    proto.Message
+		want map[string]bool
+	}{
+		{RangeResponse, &etcdserverpb.RangeResponse{Kvs: []*mvccpb.KeyValue{kv("a")}}, map[string]bool{"a": false}},
+		{PutResponse, &etcdserverpb.PutResponse{PrevKv: kv("a")}, map[string]bool{"a": true}},
+		{DeleteRangeResponse, &etcdserverpb.DeleteRangeResponse{PrevKvs: []*mvccpb.KeyValue{kv("a"), kv("b")}}, map[string]bool{"a": true, "b": true}},
+		{WatchResponse, &etcdserverpb.WatchResponse{Events: []*mvccpb.Event{
+			{Kv: kv("new"), PrevKv: kv("old")},
+			{Type: mvccpb.Event_DELETE, Kv: kv(""), PrevKv: kv("last")},
+		}}, map[string]bool{"new": false, "old": true, "last": true}},
+	} {
+		got := map[string]bool{}
+		for _, v := range parse(t, c.m, marshal(t, c.p)).Values {
+			got[string(v.Old)] = v.Prev
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: previous values (-want +got):\n%s", c.m, diff)
+		}
 	}
-	if diff := cmp.Diff(map[string]bool{"new": false, "old": true, "last": true}, got); diff != "" {
-		t.Errorf("previous values (-want +got):\n%s", diff)
+}
+
+// TestScanHoldsNothingOfTheLastMessage: a pooled Scan must not keep a message,
+// which may hold plaintext, alive.
+func TestScanHoldsNothingOfTheLastMessage(t *testing.T) {
+	s := parse(t, TxnRequest, marshal(t, txn()))
+	s.Values[0].New = []byte("new")
+	s.Clear()
+	for _, v := range s.Values[:cap(s.Values)] {
+		if v.Key != nil || v.Old != nil || v.New != nil {
+			t.Errorf("value %+v", v)
+		}
+	}
+	for _, op := range s.Ops[:cap(s.Ops)] {
+		if op.Key != nil || op.End != nil || op.Operand != nil {
+			t.Errorf("op %+v", op)
+		}
+	}
+	if s.Msg != nil || s.Message != NoMessage {
+		t.Errorf("message %s %x", s.Message, s.Msg)
+	}
+}
+
+// TestNodesOnlyAroundValues: what holds no value is copied as it is, and costs no
+// memory.
+func TestNodesOnlyAroundValues(t *testing.T) {
+	op := &etcdserverpb.ResponseOp{Response: &etcdserverpb.ResponseOp_ResponsePut{ResponsePut: &etcdserverpb.PutResponse{}}}
+	s := parse(t, TxnResponse, marshal(t, &etcdserverpb.TxnResponse{Responses: []*etcdserverpb.ResponseOp{op, op, op}}))
+	if len(s.nodes) != 0 {
+		t.Errorf("%d nodes", len(s.nodes))
 	}
 }

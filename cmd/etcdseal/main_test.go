@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes the test binary be etcdseal when a script runs it by that name.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"etcdseal": main})
+}
+
+// TestScripts runs every script in testdata. Beside testscript's own commands
+// they know those of lab.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
+			env.Values[labKey{}] = newLab(env)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"etcd":    command(0, (*lab).startEtcd),
+			"start":   command(1, (*lab).startProxy),
+			"await":   command(1, (*lab).await),
+			"signal":  command(1, (*lab).signal),
+			"ended":   command(1, (*lab).ended),
+			"ready":   command(0, (*lab).ready),
+			"put":     command(2, (*lab).put),
+			"get":     command(1, (*lab).get),
+			"stored":  command(1, (*lab).stored),
+			"failing": command(1, (*lab).failing),
+		},
+	})
+}
+
+// command makes a method of lab a command with a number of arguments.
+func command(args int, f func(*lab, *testscript.TestScript, []string)) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, got []string) {
+		if neg || len(got) != args {
+			ts.Fatalf("want %d arguments and no negation", args)
+		}
+		f(ts.Value(labKey{}).(*lab), ts, got)
+	}
+}

@@ -1,0 +1,236 @@
+package dek_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/dek/dektest"
+	"github.com/etcdseal/etcdseal/kek"
+)
+
+func TestRotation(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m)
+		first := w.seal(s)
+		w.main.Rotate("2")
+		if key, ok := s.TryKey(); !ok || key != first {
+			t.Errorf("before the KEK was asked: got %v, %v, want the first DEK", key, ok)
+		}
+		time.Sleep(dek.DefaultInterval)
+		synctest.Wait()
+		second, ok := s.TryKey()
+		if !ok || second == first {
+			t.Fatalf("after the KEK was asked: got %v, %v, want another DEK", second, ok)
+		}
+		if got := w.record(second.ID()).Wrappings[0].Version; got != "2" {
+			t.Errorf("the new DEK is wrapped by version %q, want 2", got)
+		}
+		time.Sleep(10 * dek.DefaultInterval)
+		synctest.Wait()
+		if n := len(w.records()); n != 2 {
+			t.Errorf("got %d records, want 2", n)
+		}
+		w.opens(m, first)
+	})
+}
+
+func TestRotationWhileKEKFails(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m)
+		first := w.seal(s)
+		w.main.Rotate("2")
+		w.main.Fail(kek.Unavailable, kek.OpWrap)
+		time.Sleep(3 * dek.DefaultInterval)
+		synctest.Wait()
+		if key, ok := s.TryKey(); !ok || key != first {
+			t.Errorf("while no DEK can be made: got %v, %v, want the first DEK", key, ok)
+		}
+		w.main.Fail(0)
+		time.Sleep(dek.DefaultInterval)
+		synctest.Wait()
+		if key, ok := s.TryKey(); !ok || key == first {
+			t.Errorf("after the KEK is back: got %v, %v, want another DEK", key, ok)
+		}
+	})
+}
+
+// TestInconsistentKEK has a KEK that wraps by another version than it says: that must
+// not make a DEK every minute.
+func TestInconsistentKEK(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		liar := &lyingKEK{KEK: w.main, version: "9"}
+		m, _ := w.running(func(c *dek.Config) { c.KEKs[main] = liar })
+		s := w.sealer(m)
+		for range 20 {
+			w.seal(s)
+			time.Sleep(dek.DefaultInterval)
+			synctest.Wait()
+		}
+		if n := len(w.records()); n != 2 {
+			t.Errorf("got %d records, want the first and one for the version that the KEK claims", n)
+		}
+	})
+}
+
+type lyingKEK struct {
+	kek.KEK
+	version string
+}
+
+func (k *lyingKEK) Version(context.Context) (string, error) { return k.version, nil }
+
+func TestRecoveryKEKIsDown(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m, recovery)
+		w.recovery.Fail(kek.Unavailable)
+		first := w.seal(s)
+		if n := len(w.record(first.ID()).Wrappings); n != 1 {
+			t.Fatalf("got %d wrappings, want the main KEK's alone", n)
+		}
+		time.Sleep(2 * dek.DefaultInterval)
+		synctest.Wait()
+		if key := w.seal(s); key != first {
+			t.Error("another DEK was made while the recovery KEK is down")
+		}
+		w.recovery.Fail(0)
+		time.Sleep(dek.DefaultInterval)
+		synctest.Wait()
+		second := w.seal(s)
+		if n := len(w.record(second.ID()).Wrappings); second == first || n != 2 {
+			t.Errorf("after the recovery KEK is back: got DEK %s with %d wrappings, want another with 2", second.ID(), n)
+		}
+	})
+}
+
+func TestRunTwice(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		if err := m.Run(t.Context()); err == nil {
+			t.Error("the second Run: no error")
+		}
+	})
+}
+
+func TestWatchGoesOnAfterFailures(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.store.Hook(func(context.Context, string, func()) error { return dek.ErrStoreUnavailable })
+		m, _ := w.running()
+		time.Sleep(time.Minute)
+		w.store.Hook(nil)
+		key := w.seal(w.sealer(m))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		w.store.Remove(key.ID())
+		synctest.Wait()
+		w.record(key.ID())
+	})
+}
+
+func TestHealingIsTriedAgain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m)
+		key := w.seal(s)
+		w.store.Hook(func(_ context.Context, op string, do func()) error {
+			if op == dektest.OpCreate {
+				return dek.ErrStoreUnavailable
+			}
+			do()
+			return nil
+		})
+		w.store.Remove(key.ID())
+		time.Sleep(time.Minute)
+		if _, err := s.Key(t.Context()); !errors.Is(err, dek.ErrStoreUnavailable) {
+			t.Errorf("Key: got %v, want ErrStoreUnavailable", err)
+		}
+		w.store.Hook(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		w.record(key.ID())
+	})
+}
+
+func TestReady(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.manager()
+		if err := m.Ready(t.Context()); err != nil {
+			t.Errorf("with no Sealer: %v", err)
+		}
+		s := w.sealer(m)
+		w.main.Fail(kek.Disabled, kek.OpWrap)
+		if err := m.Ready(t.Context()); kek.ClassOf(err) != kek.Disabled {
+			t.Errorf("with a disabled KEK: got %v", err)
+		}
+		w.main.Fail(0)
+		time.Sleep(dek.DefaultRefusalTime)
+		for range 3 {
+			if err := m.Ready(t.Context()); err != nil {
+				t.Errorf("with a KEK that works: %v", err)
+			}
+		}
+		if n := len(w.records()); n != 0 {
+			t.Errorf("got %d records though nothing was sealed", n)
+		}
+		key := w.seal(s)
+		w.wantCalls(2, 1) // the one that failed, and the one whose DEK seals
+		w.store.Remove(key.ID())
+		if err := m.Ready(t.Context()); err != nil {
+			t.Errorf("after the record was removed: %v", err)
+		}
+		w.record(key.ID())
+	})
+}
+
+func TestReadyAsksTheStore(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		none, idle, sealing := w.manager(), w.manager(), w.manager()
+		w.sealer(idle)
+		w.seal(w.sealer(sealing))
+		w.store.Hook(func(context.Context, string, func()) error { return dek.ErrStoreUnavailable })
+		for name, m := range map[string]*dek.Manager{"without Sealer": none, "with one that is idle": idle, "with one that seals": sealing} {
+			if err := m.Ready(t.Context()); !errors.Is(err, dek.ErrStoreUnavailable) {
+				t.Errorf("%s: got %v, want ErrStoreUnavailable", name, err)
+			}
+		}
+	})
+}
+
+func TestConfig(t *testing.T) {
+	good := func() dek.Config { return dek.Config{Store: dektest.NewMemory(), Keyring: keyring} }
+	tests := []struct {
+		name string
+		edit func(c *dek.Config)
+		ok   bool
+	}{
+		{"zero values", func(*dek.Config) {}, true},
+		{"no store", func(c *dek.Config) { c.Store = nil }, false},
+		{"no name", func(c *dek.Config) { c.Keyring = "" }, false},
+		{"name is not UTF-8", func(c *dek.Config) { c.Keyring = "\xff" }, false},
+		{"most seals", func(c *dek.Config) { c.MaxSeals = dek.MaxSeals }, true},
+		{"too many seals", func(c *dek.Config) { c.MaxSeals = dek.MaxSeals + 1 }, false},
+		{"negative seals", func(c *dek.Config) { c.MaxSeals = -1 }, false},
+		{"short lifetime", func(c *dek.Config) { c.Lifetime = time.Second }, false},
+		{"negative interval", func(c *dek.Config) { c.Interval = -1 }, false},
+		{"negative cache", func(c *dek.Config) { c.CacheSize = -1 }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := good()
+			tt.edit(&c)
+			m, err := dek.New(c)
+			if (err == nil) != tt.ok {
+				t.Errorf("got %v, want an error: %v", err, !tt.ok)
+			}
+			if m != nil {
+				m.Close()
+			}
+		})
+	}
+}

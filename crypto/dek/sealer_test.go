@@ -1,0 +1,340 @@
+package dek_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/dek/dektest"
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
+)
+
+func TestFirstSeal(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.manager()
+		s := w.sealer(m)
+		if _, ok := s.TryKey(); ok {
+			t.Error("TryKey has a DEK before one was made")
+		}
+		key := w.seal(s)
+		r := w.record(key.ID())
+		if r.Keyring != keyring || len(r.Wrappings) != 1 || r.Wrappings[0].KEK != main || r.Wrappings[0].Version != "1" {
+			t.Errorf("record: got %+v", r)
+		}
+		if got, want := r.SealUntil.Sub(r.Created), dek.DefaultLifetime; got != want {
+			t.Errorf("lifetime: got %s, want %s", got, want)
+		}
+		if again, ok := s.TryKey(); !ok || again != key {
+			t.Errorf("TryKey after Key: got %v, %v", again, ok)
+		}
+		w.opens(m, key)
+		w.wantCalls(1, 1)
+	})
+}
+
+func TestFirstSealByMany(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		release := w.main.Block(kek.OpWrap)
+		keys := make([]*envelope.Key, 100)
+		var wg sync.WaitGroup
+		for i := range keys {
+			wg.Go(func() { keys[i] = w.seal(s) })
+		}
+		synctest.Wait()
+		release()
+		wg.Wait()
+		if got := slices.Compact(keys); len(got) != 1 {
+			t.Errorf("got %d DEKs, want 1", len(got))
+		}
+		if n := len(w.records()); n != 1 {
+			t.Errorf("got %d records, want 1", n)
+		}
+		w.wantCalls(1, 1)
+	})
+}
+
+func TestSealBound(t *testing.T) {
+	const bound, sealers, each = 1000, 16, 500
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager(func(c *dek.Config) { c.MaxSeals = bound }))
+		var mu sync.Mutex
+		seals := map[envelope.ID]int{}
+		var wg sync.WaitGroup
+		for range sealers {
+			wg.Go(func() {
+				mine := map[envelope.ID]int{}
+				for range each {
+					mine[w.seal(s).ID()]++
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for id, n := range mine {
+					seals[id] += n
+				}
+			})
+		}
+		wg.Wait()
+		if got, want := len(seals), sealers*each/bound; got != want {
+			t.Errorf("got %d DEKs, want %d", got, want)
+		}
+		for id, n := range seals {
+			if n != bound {
+				t.Errorf("DEK %s: got %d seals, want %d", id, n, bound)
+			}
+		}
+	})
+}
+
+func TestSealUntilIsHard(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager(func(c *dek.Config) { c.Lifetime = time.Hour }))
+		first := w.seal(s)
+		until := w.record(first.ID()).SealUntil
+		time.Sleep(time.Until(until) - 1) // the bubble's clock
+		if key, ok := s.TryKey(); !ok || key != first {
+			t.Errorf("just before sealUntil: got %v, %v", key, ok)
+		}
+		time.Sleep(1)
+		if key, ok := s.TryKey(); ok {
+			t.Errorf("at sealUntil: TryKey gives DEK %s", key.ID())
+		}
+		if second := w.seal(s); second.ID() == first.ID() {
+			t.Error("at sealUntil: Key gives the same DEK")
+		}
+	})
+}
+
+func TestNewDEKAheadOfSeals(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running(func(c *dek.Config) { c.MaxSeals = 160 })
+		s := w.sealer(m)
+		first := w.seal(s)
+		for range 149 {
+			if key, ok := s.TryKey(); !ok || key != first {
+				t.Fatal("the first DEK does not seal any more")
+			}
+		}
+		synctest.Wait()
+		if key, ok := s.TryKey(); !ok || key == first {
+			t.Errorf("after 15/16 of the seals: got %v, %v, want another DEK", key, ok)
+		}
+	})
+}
+
+func TestNewDEKAheadOfTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
+		s := w.sealer(m)
+		first := w.seal(s)
+		time.Sleep(dek.DefaultLifetime - 25*time.Hour)
+		synctest.Wait()
+		if key, ok := s.TryKey(); !ok || key != first {
+			t.Fatal("the first DEK does not seal any more a day and an hour before its end")
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		second, ok := s.TryKey()
+		if !ok || second == first {
+			t.Fatalf("less than a day before the end: got %v, %v, want another DEK", second, ok)
+		}
+	})
+}
+
+func TestIdleSealerMakesNoMore(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
+		first := w.seal(w.sealer(m))
+		time.Sleep(3 * dek.DefaultLifetime)
+		synctest.Wait()
+		records := w.records()
+		if len(records) != 2 || records[first.ID()] == nil {
+			t.Errorf("after a long time without seals: got %d records, want the first and one made ahead of its end", len(records))
+		}
+	})
+}
+
+func TestKEKFailures(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		w.main.Fail(kek.Denied, kek.OpWrap)
+		for range 10 {
+			if _, err := s.Key(t.Context()); kek.ClassOf(err) != kek.Denied {
+				t.Fatalf("Key: got %v, want a denial", err)
+			}
+		}
+		w.wantCalls(1, 0)
+		w.main.Fail(kek.Unavailable, kek.OpWrap)
+		time.Sleep(dek.DefaultRefusalTime)
+		for range 10 {
+			if _, err := s.Key(t.Context()); kek.ClassOf(err) != kek.Unavailable {
+				t.Fatalf("Key: got %v, want an unavailable KEK", err)
+			}
+		}
+		w.wantCalls(2, 0)
+		w.main.Fail(0)
+		time.Sleep(time.Second)
+		w.seal(s)
+		w.wantCalls(3, 1)
+	})
+}
+
+func TestFailedProof(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		w.main.Swap(func(got []byte) []byte { got[0] ^= 1; return got })
+		if _, err := s.Key(t.Context()); !errors.Is(err, dek.ErrMismatch) || kek.ClassOf(err) != kek.Corrupt {
+			t.Errorf("Key: got %v, want ErrMismatch", err)
+		}
+		if n := len(w.records()); n != 0 {
+			t.Errorf("got %d records of a DEK that was not proved", n)
+		}
+	})
+}
+
+func TestHangingKEK(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		release := w.main.Block(kek.OpWrap)
+		defer release()
+		began := time.Now()
+		if _, err := s.Key(t.Context()); kek.ClassOf(err) != kek.Unavailable {
+			t.Errorf("Key: got %v, want an unavailable KEK", err)
+		}
+		if took := time.Since(began); took != dek.DefaultKEKTimeout {
+			t.Errorf("Key took %s, want %s", took, dek.DefaultKEKTimeout)
+		}
+	})
+}
+
+func TestStoreFailures(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		w.store.Hook(func(_ context.Context, op string, do func()) error {
+			if op == dektest.OpCreate {
+				return dek.ErrStoreUnavailable
+			}
+			do()
+			return nil
+		})
+		for range 3 {
+			if _, err := s.Key(t.Context()); !errors.Is(err, dek.ErrStoreUnavailable) {
+				t.Fatalf("Key: got %v, want ErrStoreUnavailable", err)
+			}
+		}
+		w.store.Hook(nil)
+		w.seal(s)
+		w.wantCalls(1, 1) // the DEK that could not be stored is still good
+	})
+}
+
+func TestAnswerOfStoreIsLost(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		w.store.Hook(func(_ context.Context, op string, do func()) error {
+			do()
+			if op == dektest.OpCreate {
+				return dek.ErrStoreUnavailable
+			}
+			return nil
+		})
+		if _, err := s.Key(t.Context()); !errors.Is(err, dek.ErrStoreUnavailable) {
+			t.Fatalf("Key: got %v, want ErrStoreUnavailable", err)
+		}
+		key := w.seal(s) // Create says that it is there, and it is the same
+		if records := w.records(); len(records) != 1 || records[key.ID()] == nil {
+			t.Errorf("got %d records, want that of the DEK alone", len(records))
+		}
+		w.wantCalls(1, 1)
+	})
+}
+
+// TestKilled ends a process between wrapping a DEK and storing its record, and between
+// storing it and hearing of it. What was persisted is nothing, and a record under which
+// nothing was sealed.
+func TestKilled(t *testing.T) {
+	for _, stored := range []bool{false, true} {
+		inWorld(t, func(t *testing.T, w *world) {
+			m := w.manager()
+			w.store.Hook(func(ctx context.Context, op string, do func()) error {
+				if op != dektest.OpCreate {
+					do()
+					return nil
+				}
+				if stored {
+					do()
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			ended := make(chan error)
+			go func() {
+				_, err := w.sealer(m).Key(context.Background())
+				ended <- err
+			}()
+			synctest.Wait()
+			m.Close()
+			if err := <-ended; err == nil {
+				t.Error("a DEK was handed out whose record is not known to be stored")
+			}
+			w.store.Hook(nil)
+			before := len(w.records())
+			if want := map[bool]int{false: 0, true: 1}[stored]; before != want {
+				t.Errorf("got %d records, want %d", before, want)
+			}
+			again := w.manager()
+			w.opens(again, w.seal(w.sealer(again)))
+			if n := len(w.records()); n != before+1 {
+				t.Errorf("got %d records after the restart, want %d: only a DEK of its own making seals", n, before+1)
+			}
+		})
+	}
+}
+
+func TestCallerEnds(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.sealer(w.manager())
+		release := w.main.Block(kek.OpWrap)
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := make(chan error), make(chan error)
+		go func() { _, err := s.Key(ctx); first <- err }()
+		synctest.Wait()
+		go func() { _, err := s.Key(context.Background()); second <- err }()
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller that ended: got %v", err)
+		}
+		release()
+		if err := <-second; err != nil {
+			t.Errorf("the caller that goes on: got %v", err)
+		}
+		w.wantCalls(1, 1)
+	})
+}
+
+func TestSealers(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.manager(func(c *dek.Config) { c.KEKs["third"] = w.main })
+		a, errA := m.Sealer(main, []string{recovery, "third"})
+		b, errB := m.Sealer(main, []string{"third", recovery})
+		c, errC := m.Sealer(main, nil)
+		if err := errors.Join(errA, errB, errC); err != nil {
+			t.Fatal(err)
+		}
+		if a != b || a == c {
+			t.Error("there is not exactly one Sealer for each set of KEKs")
+		}
+		for _, bad := range [][]string{{"unknown"}, {main}, {recovery, recovery}} {
+			if _, err := m.Sealer(main, bad); err == nil {
+				t.Errorf("Sealer with recovery %q: no error", bad)
+			}
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package relay
+
+import (
+	"io"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// writeTurns is how many writes in a row a goroutine does on behalf of others
+// before it hands them over.
+const writeTurns = 4
+
+// flush writes what waits for leg d on this goroutine, which may be held up by
+// it, and has another one write what waits for the other leg. When somebody is
+// writing to a leg already, they go on with it.
+//
+// Nothing that anybody has put into a leg's out stays there unseen: whoever
+// puts something there calls flush afterwards, and flush leaves a leg only
+// when it has nothing to write or somebody is writing to it.
+func (p *Pair) flush(d Direction) {
+	p.mu.Lock()
+	p.flushLocked(d)
+}
+
+// flushFrom is flush for the goroutine that reads from leg d: it may be held up
+// by the other leg, never by its own, or two peers that both write before they
+// read would wait for each other. It also waits while others write more to that
+// leg than it should have to store.
+func (p *Pair) flushFrom(d Direction) {
+	p.mu.Lock()
+	other := p.legs[1-d]
+	if other.writing && other.pending() >= outSoft {
+		p.kick(d)
+		for other.writing && other.pending() >= outSoft && !p.closed {
+			other.taken.Wait()
+		}
+	}
+	p.flushLocked(1 - d)
+}
+
+// flushLocked is flush with mu held; it lets go of it.
+func (p *Pair) flushLocked(d Direction) {
+	l := p.legs[d]
+	for {
+		p.writeLeg(d)
+		p.kick(1 - d) // this may have opened a window that l's peer is to be told of
+		if l.writing || l.pending() == 0 {
+			break
+		}
+	}
+	err := p.over()
+	if p.ended {
+		err = nil
+	}
+	if err != nil {
+		p.ended = true
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.finishUp(err)
+	}
+}
+
+// kick has a goroutine of its own write what waits for a leg, if anything does
+// and nobody writes to it. mu is held.
+func (p *Pair) kick(d Direction) {
+	l := p.legs[d]
+	if l.writing || l.broken || p.closed {
+		return
+	}
+	p.pump(1 - d)
+	if l.pending() == 0 {
+		return
+	}
+	l.writing = true
+	p.work.Add(1)
+	go func() {
+		defer p.work.Done()
+		p.mu.Lock()
+		l.writing = false
+		p.flushLocked(d)
+	}()
+}
+
+// writeLeg writes what waits for a leg until nothing does, unless somebody is
+// at it. mu is held, but not while writing.
+func (p *Pair) writeLeg(d Direction) {
+	l := p.legs[d]
+	for n := 0; !l.writing && !l.broken; n++ {
+		p.pump(1 - d)
+		if l.pending() == 0 {
+			return
+		}
+		if n == writeTurns {
+			p.kick(d)
+			return
+		}
+		out := l.out
+		l.out, l.writing = nil, true
+		l.taken.Broadcast()
+		p.mu.Unlock()
+		_, err := l.conn.Write(*out)
+		*out = (*out)[:0]
+		if cap(*out) <= 2*outSoft {
+			outBuffers.Put(out)
+		}
+		p.mu.Lock()
+		l.writing = false
+		if err != nil {
+			p.writeFailed(d, err)
+		}
+		l.taken.Broadcast()
+	}
+}
+
+// writeFailed gives a leg up for writing. mu is held. A client's end is the
+// pair's; what an upstream has still to say is heard first.
+func (p *Pair) writeFailed(d Direction, err error) {
+	l := p.legs[d]
+	l.stopWriting()
+	if d == Request {
+		p.mu.Unlock()
+		p.fail(err)
+		p.mu.Lock()
+		return
+	}
+	_ = l.conn.SetReadDeadline(time.Now().Add(drainTime))
+}
+
+// stopWriting makes a leg forget what waits for it, now and later.
+func (l *leg) stopWriting() {
+	l.broken = true
+	if l.out != nil {
+		*l.out = (*l.out)[:0]
+		outBuffers.Put(l.out)
+		l.out = nil
+	}
+}
+
+// over tells whether, and why, the pair is to end now that what could be
+// written is. Called with mu held.
+func (p *Pair) over() error {
+	for _, l := range p.legs {
+		if l.flooded {
+			return connError{http2.ErrCodeEnhanceYourCalm, "frames that no window bounds, without end"}
+		}
+	}
+	for _, l := range p.legs {
+		if l.writing || l.pending() > 0 {
+			return nil
+		}
+	}
+	if p.upstreamEnd {
+		if p.answersLeft() {
+			return nil
+		}
+		return io.EOF
+	}
+	if !p.goAwaySent || p.goAwayLast == maxStreamID {
+		return nil
+	}
+	for _, s := range p.streams {
+		if !s.long || !p.draining {
+			return nil
+		}
+	}
+	return errEnded
+}
+
+// answersLeft reports whether answers that came whole are still on their way to
+// the client.
+func (p *Pair) answersLeft() bool {
+	for _, s := range p.streams {
+		h := &s.half[Response]
+		if h.endIn && (len(h.queue)+len(h.entries) > 0 || h.state != inputFree) && !s.closed[Request] {
+			return true
+		}
+	}
+	return false
+}
