@@ -20,7 +20,8 @@ build: ## build bin/etcdseal
 	$(GOBUILD) -o bin/etcdseal ./cmd/etcdseal
 
 .PHONY: quickstart
-quickstart: build ## show it: an etcd, a proxy, a secret, and what etcd holds (ONCE=1 ends after that)
+quickstart: ## show it: an etcd, a proxy, a secret, and what etcd holds (ONCE=1 ends after that)
+	@$(MAKE) -s build
 	@$(GOBUILD) -o bin/quickstart ./cmd/quickstart
 	@bin/quickstart
 

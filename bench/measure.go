@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 )
 
 // measure does what the options ask and always leaves no process and no file behind but the binaries.
 func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err error) {
+	load, err := loadAverage()
+	if err != nil {
+		return nil, err
+	}
 	bin, err := prepare(ctx, o, stderr)
 	if err != nil {
 		return nil, err
@@ -22,7 +27,7 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err
 	if err != nil {
 		return nil, err
 	}
-	rep = &report{Cores: runtime.NumCPU(), Go: runtime.Version(), Etcd: etcdVersion(), Rounds: o.rounds, Turn: o.duration.String()}
+	rep = &report{Cores: runtime.NumCPU(), Go: runtime.Version(), Etcd: etcdVersion(), Rounds: o.rounds, Turn: o.duration.String(), Load: load}
 	if slices.ContainsFunc([]string{partGet, partPut, partList}, o.measures) {
 		if err := measureTargets(ctx, r, o, rep, stderr); err != nil {
 			return nil, err
@@ -52,6 +57,19 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err
 		}
 	}
 	return rep, nil
+}
+
+// loadAverage is the machine's over the last minute.
+func loadAverage() (float64, error) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0, fmt.Errorf("reading load: %w", err)
+	}
+	var load float64
+	if _, err := fmt.Sscan(string(data), &load); err != nil {
+		return 0, fmt.Errorf("parsing load: %w", err)
+	}
+	return load, nil
 }
 
 // measureTargets starts every target, measures each part over all of them, and checks before and after that they do what they are said to.

@@ -15,6 +15,7 @@ type report struct {
 	Etcd    string   `json:"etcd"`
 	Rounds  int      `json:"rounds"`
 	Turn    string   `json:"turn"`
+	Load    float64  `json:"load"` // the machine's load average over the last minute, before the run; other work spoils the figures
 	Calls   []calls  `json:"calls,omitempty"`
 	Memory  []memory `json:"memory,omitempty"`
 	Figures []figure `json:"figures,omitempty"`
@@ -48,6 +49,9 @@ type figure struct {
 	Unit  string  `json:"unit"`
 	Met   bool    `json:"met"`
 }
+
+// busy is the load average above which the machine was not idle enough before a run.
+const busy = 1.0
 
 // cpuLimit is the limit of etcdseal's processor time over that of the TCP copy.
 func cpuLimit(part string) float64 {
@@ -130,8 +134,11 @@ func (r *report) write(w io.Writer, output string) error {
 		return e.Encode(r)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%d cores, %s, etcd %s without fsync; %d calls in flight on %d connections, values of %d bytes, lists of %d; %d rounds of %s\n",
-		r.Cores, r.Go, r.Etcd, inFlight, connections, valueSize, keyCount, r.Rounds, r.Turn)
+	fmt.Fprintf(t, "%d cores, %s, etcd %s without fsync; %d calls in flight on %d connections, values of %d bytes, lists of %d; %d rounds of %s; load before: %.1f\n",
+		r.Cores, r.Go, r.Etcd, inFlight, connections, valueSize, keyCount, r.Rounds, r.Turn, r.Load)
+	if r.Load > busy {
+		fmt.Fprintf(t, "other work was going on: the figures are not to be relied on\n")
+	}
 	if len(r.Calls) > 0 {
 		fmt.Fprintf(t, "\nCALL\tTHROUGH\tCALLS/S\tOVER DIRECT\tCPU/CALL\tOVER TCP COPY\t(MIN..MAX)\n")
 	}

@@ -23,6 +23,16 @@ type call struct {
 	rules   *Rules
 	method  wire.Method
 	floor   int64 // the revision that the answer cannot be below
+	ahead   progress
+}
+
+// progress is how far a response has been opened while it comes in.
+type progress struct {
+	read    int           // up to here it was looked at
+	written int           // and up to here stands what came of it
+	header  wire.Header   // as far as it was seen
+	stopped bool          // the rest is done when all of it is there
+	failed  *relay.Status // why it cannot be opened
 }
 
 // scratch is the memory for one message.
@@ -142,24 +152,66 @@ func (w *scratch) seal(dst []byte, m *metrics) []byte {
 	return out
 }
 
-// response opens one response. The error is errWait or nil.
+// Ahead implements relay.Eager: a large list is opened as it comes in, while its
+// bytes are in the processor's cache.
+func (c *call) Ahead(d relay.Direction, msg []byte) {
+	if d != relay.Response || c.method.Response != wire.RangeResponse || c.ahead.stopped {
+		return
+	}
+	whole := wire.Complete(msg[c.ahead.read:])
+	if whole == 0 {
+		return
+	}
+	w := scratches.Get().(*scratch)
+	defer w.release()
+	_, st, err := c.open(nil, w, msg[:c.ahead.read+whole])
+	c.ahead.failed = st
+	c.ahead.stopped = st != nil || err != nil
+}
+
+// response opens one response, or what Ahead has left of it. The error is errWait
+// or nil.
 func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verdict, error) {
-	scan := &w.scan
-	if err := scan.Parse(c.method.Response, msg); err != nil {
-		return refuse(refusal(codes.DataLoss, "etcd's answer cannot be read: %v", err)), nil
+	out, st, err := msg[:c.ahead.written], c.ahead.failed, error(nil)
+	if st == nil {
+		out, st, err = c.open(ctx, w, msg)
 	}
-	if scan.HasHeader {
-		c.session.heard(scan.Header, c.floor)
-	}
-	out, st, err := c.session.open(ctx, c.rules, w)
 	if err != nil {
 		return relay.Verdict{}, err
 	}
+	header := c.ahead.header
+	c.ahead = progress{}
 	if st != nil {
-		if c.method.Request != wire.RangeRequest && scan.HasHeader {
-			st = appliedRefusal(st, scan.Header.Revision)
+		if c.method.Request != wire.RangeRequest && header.Revision > 0 {
+			st = appliedRefusal(st, header.Revision)
 		}
 		return refuse(st), nil
 	}
 	return relay.Verdict{Msg: out}, nil
+}
+
+// open opens the part of a response that was not opened yet and returns all that
+// is. The error is errWait or nil.
+func (c *call) open(ctx context.Context, w *scratch, msg []byte) ([]byte, *relay.Status, error) {
+	scan, a := &w.scan, &c.ahead
+	if err := scan.Parse(c.method.Response, msg[a.read:]); err != nil {
+		return nil, refusal(codes.DataLoss, "etcd's answer cannot be read: %v", err), nil
+	}
+	if scan.HasHeader {
+		a.header = scan.Header
+		c.session.heard(scan.Header, c.floor)
+	}
+	before := msg[:a.written]
+	if scan.Normalised { // its memory is another
+		before = nil
+	}
+	out, st, err := c.session.open(ctx, c.rules, w, before)
+	if st != nil || err != nil {
+		return nil, st, err
+	}
+	if scan.Normalised {
+		out = append(msg[:a.written:a.written], out...)
+	}
+	a.read, a.written = len(msg), len(out)
+	return out, nil, nil
 }

@@ -13,11 +13,12 @@ import (
 
 func quote(key []byte) string { return strconv.Quote(string(key)) }
 
-// open returns a scanned response with its values opened, in its memory. First all
+// open returns a scanned response with its values opened, in its memory, appended
+// to dst, which is nil or stands before it in the same memory. First all
 // keys are found, so that nothing is done if one has to be waited for. The
 // error is errWait or nil.
-func (s *session) open(ctx context.Context, rules *Rules, w *scratch) ([]byte, *relay.Status, error) {
-	found, copies := false, false
+func (s *session) open(ctx context.Context, rules *Rules, w *scratch, dst []byte) ([]byte, *relay.Status, error) {
+	copies := false
 	var id envelope.ID
 	var last *envelope.Key
 	for i := range w.scan.Values {
@@ -51,25 +52,25 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch) ([]byte, *
 		}
 		w.keys[i] = last
 		v.Replace, v.NewLen = true, len(v.Old)-envelope.Overhead
-		found, copies = true, copies || r.Passthrough
-	}
-	if !found {
-		return w.scan.Msg, nil, nil
+		copies = copies || r.Passthrough
 	}
 	if copies {
 		s.openAside(rules, w)
 	}
-	out, st := s.openAll(w)
+	out, st := s.openAll(w, dst)
 	return out, st, nil
 }
 
 // openAll returns the response with its values opened, in the response's memory.
 // If one cannot be opened, all of it is lost.
-func (s *session) openAll(w *scratch) ([]byte, *relay.Status) {
+func (s *session) openAll(w *scratch, dst []byte) ([]byte, *relay.Status) {
 	var st *relay.Status
 	total := 0
-	out := w.scan.InPlaceFunc(func(dst []byte, i int) []byte {
+	out := w.scan.InPlaceFunc(dst, func(i int) []byte {
 		v := &w.scan.Values[i]
+		if v.New != nil {
+			return v.New
+		}
 		plain, err := w.keys[i].Open(v.Old, v.Key)
 		if err != nil {
 			if st == nil {
@@ -79,7 +80,7 @@ func (s *session) openAll(w *scratch) ([]byte, *relay.Status) {
 			plain = v.Old[:v.NewLen] // of no use, but of the right length
 		}
 		total += len(plain)
-		return append(dst, plain...)
+		return plain
 	})
 	s.metrics.opened(total)
 	return out, st

@@ -70,7 +70,7 @@ func (c *watch) rewrite(ctx context.Context, d relay.Direction, msg []byte) rela
 	if c.dropped(id, w.scan.Watch.Canceled) {
 		return relay.Verdict{Action: relay.Drop}
 	}
-	out, st, err := c.session.open(ctx, c.rules, w)
+	out, st, err := c.session.open(ctx, c.rules, w, nil)
 	if errors.Is(err, errWait) {
 		return relay.Verdict{Action: relay.Park}
 	}

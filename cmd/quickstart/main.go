@@ -24,6 +24,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // a reader that goes away must not keep us from cleaning up
 	screen := &screen{out: os.Stdout, colored: isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == ""}
 	if err := quickstart(ctx, *binary, os.Getenv("ONCE") != "", screen); err != nil {
 		fmt.Fprintf(os.Stderr, "quickstart: %v\n", err)

@@ -77,6 +77,12 @@ func (w *world) running(edits ...func(*dek.Config)) (m *dek.Manager, stop func()
 	return m, stop
 }
 
+// pass lets time pass on the bubble's clock, and what is due by then happen.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // sealer returns the Sealer of the main KEK alone.
 func (w *world) sealer(m *dek.Manager, others ...string) *dek.Sealer {
 	w.t.Helper()

@@ -110,7 +110,7 @@ func TestUnknownDEK(t *testing.T) {
 		if n := gets(); n != 1 {
 			t.Errorf("got %d reads of the store, want 1", n)
 		}
-		time.Sleep(dek.DefaultRefusalTime)
+		w.pass(dek.DefaultRefusalTime)
 		if _, err := m.OpenKey(t.Context(), id); !errors.Is(err, dek.ErrUnknownDEK) {
 			t.Errorf("OpenKey: got %v, want ErrUnknownDEK", err)
 		}
@@ -151,7 +151,7 @@ func TestKEKIsDown(t *testing.T) {
 			t.Errorf("got %d unwraps, want 1", n)
 		}
 		w.main.Fail(0)
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		w.opens(m, sealed)
 		w.main.Fail(kek.Unavailable)
 		w.opens(m, sealed) // what is cached serves on

@@ -21,8 +21,7 @@ func TestRotation(t *testing.T) {
 		if key, ok := s.TryKey(); !ok || key != first {
 			t.Errorf("before the KEK was asked: got %v, %v, want the first DEK", key, ok)
 		}
-		time.Sleep(dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(dek.DefaultInterval)
 		second, ok := s.TryKey()
 		if !ok || second == first {
 			t.Fatalf("after the KEK was asked: got %v, %v, want another DEK", second, ok)
@@ -30,8 +29,7 @@ func TestRotation(t *testing.T) {
 		if got := w.record(second.ID()).Wrappings[0].Version; got != "2" {
 			t.Errorf("the new DEK is wrapped by version %q, want 2", got)
 		}
-		time.Sleep(10 * dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(10 * dek.DefaultInterval)
 		if n := len(w.records()); n != 2 {
 			t.Errorf("got %d records, want 2", n)
 		}
@@ -46,14 +44,12 @@ func TestRotationWhileKEKFails(t *testing.T) {
 		first := w.seal(s)
 		w.main.Rotate("2")
 		w.main.Fail(kek.Unavailable, kek.OpWrap)
-		time.Sleep(3 * dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(3 * dek.DefaultInterval)
 		if key, ok := s.TryKey(); !ok || key != first {
 			t.Errorf("while no DEK can be made: got %v, %v, want the first DEK", key, ok)
 		}
 		w.main.Fail(0)
-		time.Sleep(dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(dek.DefaultInterval)
 		if key, ok := s.TryKey(); !ok || key == first {
 			t.Errorf("after the KEK is back: got %v, %v, want another DEK", key, ok)
 		}
@@ -69,8 +65,7 @@ func TestInconsistentKEK(t *testing.T) {
 		s := w.sealer(m)
 		for range 20 {
 			w.seal(s)
-			time.Sleep(dek.DefaultInterval)
-			synctest.Wait()
+			w.pass(dek.DefaultInterval)
 		}
 		if n := len(w.records()); n != 2 {
 			t.Errorf("got %d records, want the first and one for the version that the KEK claims", n)
@@ -94,14 +89,12 @@ func TestRecoveryKEKIsDown(t *testing.T) {
 		if n := len(w.record(first.ID()).Wrappings); n != 1 {
 			t.Fatalf("got %d wrappings, want the main KEK's alone", n)
 		}
-		time.Sleep(2 * dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(2 * dek.DefaultInterval)
 		if key := w.seal(s); key != first {
 			t.Error("another DEK was made while the recovery KEK is down")
 		}
 		w.recovery.Fail(0)
-		time.Sleep(dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(dek.DefaultInterval)
 		second := w.seal(s)
 		if n := len(w.record(second.ID()).Wrappings); second == first || n != 2 {
 			t.Errorf("after the recovery KEK is back: got DEK %s with %d wrappings, want another with 2", second.ID(), n)
@@ -122,11 +115,10 @@ func TestWatchGoesOnAfterFailures(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.store.Hook(func(context.Context, string, func()) error { return dek.ErrStoreUnavailable })
 		m, _ := w.running()
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		w.store.Hook(nil)
 		key := w.seal(w.sealer(m))
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		w.pass(10 * time.Second)
 		w.store.Remove(key.ID())
 		synctest.Wait()
 		w.record(key.ID())
@@ -146,13 +138,12 @@ func TestHealingIsTriedAgain(t *testing.T) {
 			return nil
 		})
 		w.store.Remove(key.ID())
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		if _, err := s.Key(t.Context()); !errors.Is(err, dek.ErrStoreUnavailable) {
 			t.Errorf("Key: got %v, want ErrStoreUnavailable", err)
 		}
 		w.store.Hook(nil)
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		w.pass(10 * time.Second)
 		w.record(key.ID())
 	})
 }
@@ -169,7 +160,7 @@ func TestReady(t *testing.T) {
 			t.Errorf("with a disabled KEK: got %v", err)
 		}
 		w.main.Fail(0)
-		time.Sleep(dek.DefaultRefusalTime)
+		w.pass(dek.DefaultRefusalTime)
 		for range 3 {
 			if err := m.Ready(t.Context()); err != nil {
 				t.Errorf("with a KEK that works: %v", err)

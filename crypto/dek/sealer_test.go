@@ -97,11 +97,11 @@ func TestSealUntilIsHard(t *testing.T) {
 		s := w.sealer(w.manager(func(c *dek.Config) { c.Lifetime = time.Hour }))
 		first := w.seal(s)
 		until := w.record(first.ID()).SealUntil
-		time.Sleep(time.Until(until) - 1) // the bubble's clock
+		w.pass(time.Until(until) - time.Nanosecond)
 		if key, ok := s.TryKey(); !ok || key != first {
 			t.Errorf("just before sealUntil: got %v, %v", key, ok)
 		}
-		time.Sleep(1)
+		w.pass(time.Nanosecond)
 		if key, ok := s.TryKey(); ok {
 			t.Errorf("at sealUntil: TryKey gives DEK %s", key.ID())
 		}
@@ -133,13 +133,11 @@ func TestNewDEKAheadOfTime(t *testing.T) {
 		m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
 		s := w.sealer(m)
 		first := w.seal(s)
-		time.Sleep(dek.DefaultLifetime - 25*time.Hour)
-		synctest.Wait()
+		w.pass(dek.DefaultLifetime - 25*time.Hour)
 		if key, ok := s.TryKey(); !ok || key != first {
 			t.Fatal("the first DEK does not seal any more a day and an hour before its end")
 		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
+		w.pass(2 * time.Hour)
 		second, ok := s.TryKey()
 		if !ok || second == first {
 			t.Fatalf("less than a day before the end: got %v, %v, want another DEK", second, ok)
@@ -151,8 +149,7 @@ func TestIdleSealerMakesNoMore(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
 		first := w.seal(w.sealer(m))
-		time.Sleep(3 * dek.DefaultLifetime)
-		synctest.Wait()
+		w.pass(3 * dek.DefaultLifetime)
 		records := w.records()
 		if len(records) != 2 || records[first.ID()] == nil {
 			t.Errorf("after a long time without seals: got %d records, want the first and one made ahead of its end", len(records))
@@ -171,7 +168,7 @@ func TestKEKFailures(t *testing.T) {
 		}
 		w.wantCalls(1, 0)
 		w.main.Fail(kek.Unavailable, kek.OpWrap)
-		time.Sleep(dek.DefaultRefusalTime)
+		w.pass(dek.DefaultRefusalTime)
 		for range 10 {
 			if _, err := s.Key(t.Context()); kek.ClassOf(err) != kek.Unavailable {
 				t.Fatalf("Key: got %v, want an unavailable KEK", err)
@@ -179,7 +176,7 @@ func TestKEKFailures(t *testing.T) {
 		}
 		w.wantCalls(2, 0)
 		w.main.Fail(0)
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		w.seal(s)
 		w.wantCalls(3, 1)
 	})

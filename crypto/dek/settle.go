@@ -180,14 +180,14 @@ func (m *Manager) reread(ctx context.Context, e *entry, now entry) error {
 
 // confirm says that a write was done, unless the record was lost again since now.
 func (m *Manager) confirm(e *entry, now entry) {
+	if now.state != pending {
+		m.obs.RecordRestored()
+		m.log.Info("a record was put back into the keyring's store", "dek", e.id.String())
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e.losses != now.losses || e.state == buried {
 		return
-	}
-	if now.state != pending {
-		m.obs.RecordRestored()
-		m.log.Info("a record was put back into the keyring's store", "dek", e.id.String())
 	}
 	m.settled(e)
 }

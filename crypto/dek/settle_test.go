@@ -153,8 +153,7 @@ func TestOlderSnapshot(t *testing.T) {
 		w.bury(gone.ID())
 		synctest.Wait()
 		w.store.Restore(snapshot)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		w.pass(time.Second)
 		w.record(before.ID())
 		w.record(key.ID())
 		if w.records()[gone.ID()] != nil {
@@ -178,8 +177,7 @@ func TestMissedLoss(t *testing.T) {
 		if len(w.records()) != 0 {
 			t.Fatal("the watch did not miss the removal")
 		}
-		time.Sleep(dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(dek.DefaultInterval)
 		w.record(key.ID())
 	})
 }
@@ -273,8 +271,7 @@ func TestRecordOfNewerVersion(t *testing.T) {
 		if second := w.seal(s); second == first {
 			t.Error("the DEK seals though its record is of a version that is not understood")
 		}
-		time.Sleep(2 * dek.DefaultInterval)
-		synctest.Wait()
+		w.pass(2 * dek.DefaultInterval)
 		stored, err := w.store.Get(t.Context(), first.ID())
 		if err != nil || string(stored.Data) != newer {
 			t.Errorf("the newer record: got %q, %v, want it left alone", stored.Data, err)

@@ -91,9 +91,9 @@ type Change struct {
 	Whole bool
 	// Records are there, in no order.
 	Records []Stored
-	// Gone are the records that were removed, without a tombstone as far as
-	// this change knows. Empty if Whole is set.
+	// Gone are the records that were removed. Empty if Whole is set.
 	Gone []envelope.ID
-	// Tombstones are there.
+	// Tombstones are there. One that takes the place of a record is in the
+	// same Change as the record's end.
 	Tombstones []envelope.ID
 }

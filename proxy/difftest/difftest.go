@@ -105,6 +105,7 @@ type engine struct {
 	pairs              []*pair
 	covered, codes     map[string]int // for the closing line
 	events             int
+	early              int // how often levelEarly made two sides equal
 }
 
 // choice is one kind of operation and how often it is made, relative to the others.

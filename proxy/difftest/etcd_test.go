@@ -16,11 +16,7 @@ import (
 // startEtcd runs an etcd in this process, on a unix socket whose URL is returned, until the test ends.
 func startEtcd(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "difftest") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := socketDir(t)
 	client, peer := url.URL{Scheme: "unix", Path: filepath.Join(dir, "client")}, url.URL{Scheme: "unix", Path: filepath.Join(dir, "peer")}
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir, cfg.UnsafeNoFsync = "difftest", filepath.Join(dir, "data"), true
@@ -40,6 +36,17 @@ func startEtcd(t *testing.T) string {
 		t.Fatalf("starting etcd: %v", err)
 	}
 	return client.String()
+}
+
+// socketDir is a directory whose path is short enough for sockets, which that of t.TempDir need not be.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "difftest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // dial connects to an endpoint until the test ends.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -33,15 +34,21 @@ type recorder struct {
 	changed chan struct{} // closed and replaced at every change
 	log     map[int64][]proto.Message
 	last    map[int64]int64 // revision of the last event by watch
+	bare    map[int64]int   // how many events the watch's first response with events had, if none of them had prev_kv; -1 before it
 	partial map[int64]bool  // whether the watch's last response was a fragment with more to follow
+}
+
+func newRecorder(p *endpoint, stream pb.Watch_WatchClient) *recorder {
+	return &recorder{
+		endpoint: p, stream: stream, done: make(chan struct{}), changed: make(chan struct{}), seen: counts{canceled: make(map[int64]int)},
+		log: make(map[int64][]proto.Message), last: make(map[int64]int64), partial: make(map[int64]bool),
+		bare: make(map[int64]int),
+	}
 }
 
 // record starts the goroutine that receives; it ends with the stream.
 func record(p *endpoint, stream pb.Watch_WatchClient) *recorder {
-	r := &recorder{
-		endpoint: p, stream: stream, done: make(chan struct{}), changed: make(chan struct{}), seen: counts{canceled: make(map[int64]int)},
-		log: make(map[int64][]proto.Message), last: make(map[int64]int64), partial: make(map[int64]bool),
-	}
+	r := newRecorder(p, stream)
 	go func() {
 		defer close(r.done)
 		for {
@@ -89,6 +96,15 @@ func (r *recorder) take(id int64) []proto.Message {
 	return log
 }
 
+// bareStart is how many events without any prev_kv a watch began with, if they are still to be compared; it says so once.
+func (r *recorder) bareStart(id int64) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := max(0, r.bare[id])
+	r.bare[id] = 0
+	return n
+}
+
 func (r *recorder) received(m *pb.WatchResponse, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,7 +132,7 @@ func (r *recorder) file(m *pb.WatchResponse, revision int64) error {
 			r.seen.created++
 			r.seen.lastCreated = id
 			r.seen.canceled[id] = 0
-			r.last[id], r.partial[id] = 0, false
+			r.last[id], r.partial[id], r.bare[id] = 0, false, -1
 		}
 		if m.Canceled {
 			r.seen.canceled[id]++
@@ -131,6 +147,12 @@ func (r *recorder) file(m *pb.WatchResponse, revision int64) error {
 	}
 	if r.last[id] >= m.Events[0].GetKv().GetModRevision() && !r.partial[id] {
 		return fmt.Errorf("watch %d: revision %d came again after %d in another response", id, m.Events[0].GetKv().GetModRevision(), r.last[id])
+	}
+	if r.bare[id] < 0 {
+		r.bare[id] = len(m.Events)
+		if slices.ContainsFunc(m.Events, func(e *mvccpb.Event) bool { return e.PrevKv != nil }) {
+			r.bare[id] = 0
+		}
 	}
 	for _, event := range m.Events {
 		r.log[id] = append(r.log[id], event)

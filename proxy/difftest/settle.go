@@ -116,9 +116,7 @@ func (e *engine) match(p *pair, what string, ids ...int64) error {
 	}
 	for _, id := range ids {
 		reference, subject := p.reference.take(id), p.subject.take(id)
-		if w := p.watches[id]; w != nil && !w.PrevKv {
-			levelPrevKV(reference, subject)
-		}
+		e.levelEarly(p, id, reference, subject)
 		e.events += len(reference)
 		if slices.EqualFunc(reference, subject, proto.Equal) {
 			continue
@@ -129,15 +127,29 @@ func (e *engine) match(p *pair, what string, ids ...int64) error {
 	return nil
 }
 
-// levelPrevKV is for a watch that did not ask for prev_kv. etcd gives it all the same now and then: the watches of a server share an event, and each
-// stream that needs prev_kv writes it there (etcdserver/api/v3rpc/watch.go, sendLoop). Where only one side has it, it is taken away.
-func levelPrevKV(reference, subject []proto.Message) {
-	for i := range min(len(reference), len(subject)) {
+// maxEarly is how often in a run the history that a new watch gets may lack prev_kv on one side.
+const maxEarly = 3
+
+// levelEarly is for a new watch that asked for prev_kv. etcd starts the watch and only then notes the wish (etcdserver/api/v3rpc/watch.go, recvLoop),
+// so that what it delivers in between lacks prev_kv. Where a side's first response has none at all, it is taken away from the other's as well.
+func (e *engine) levelEarly(p *pair, id int64, reference, subject []proto.Message) {
+	if w := p.watches[id]; w == nil || !w.PrevKv || w.StartRevision <= 0 || e.early == maxEarly {
+		return
+	}
+	differs := false
+	bare := max(p.reference.bareStart(id), p.subject.bareStart(id))
+	for i := 0; i < min(len(reference), len(subject)) && bare > 0; i++ {
 		r, isEvent := reference[i].(*mvccpb.Event)
 		s, same := subject[i].(*mvccpb.Event)
-		if isEvent && same && (r.PrevKv == nil) != (s.PrevKv == nil) {
-			r.PrevKv, s.PrevKv = nil, nil
+		if !isEvent || !same {
+			continue
 		}
+		bare--
+		differs = differs || (r.PrevKv == nil) != (s.PrevKv == nil)
+		r.PrevKv, s.PrevKv = nil, nil
+	}
+	if differs {
+		e.early++
 	}
 }
 

@@ -2,6 +2,7 @@ package difftest
 
 import (
 	"context"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -9,7 +10,36 @@ import (
 // txnDepth is how many Txns may lie within one another.
 const txnDepth = 4
 
-func (e *engine) txn(ctx context.Context) error { return e.send(ctx, e.txnRequest(1)) }
+func (e *engine) txn(ctx context.Context) error {
+	r := e.txnRequest(1)
+	if deletesToTheEnd(r) {
+		forgetIgnore(r)
+	}
+	return e.send(ctx, r)
+}
+
+// deletesToTheEnd says whether a Txn has a deletion from a key to the end of all keys. Together with a put that keeps the value or the lease of a key
+// in that range it ends etcd 3.7.3: the check for overlaps takes the range for empty, and the put finds nothing to keep (etcdserver/txn/put.go).
+func deletesToTheEnd(r *pb.TxnRequest) bool {
+	return anyOp(r, func(op *pb.RequestOp) bool { return string(op.GetRequestDeleteRange().GetRangeEnd()) == "\x00" })
+}
+
+// forgetIgnore has every put bring its own value and lease.
+func forgetIgnore(r *pb.TxnRequest) {
+	anyOp(r, func(op *pb.RequestOp) bool {
+		if put := op.GetRequestPut(); put != nil {
+			put.IgnoreValue, put.IgnoreLease = false, false
+		}
+		return false
+	})
+}
+
+// anyOp looks at every operation at every depth until f is true.
+func anyOp(r *pb.TxnRequest, f func(*pb.RequestOp) bool) bool {
+	return slices.ContainsFunc(slices.Concat(r.Success, r.Failure), func(op *pb.RequestOp) bool {
+		return f(op) || op.GetRequestTxn() != nil && anyOp(op.GetRequestTxn(), f)
+	})
+}
 
 func (e *engine) txnRequest(depth int) *pb.TxnRequest {
 	r := &pb.TxnRequest{}

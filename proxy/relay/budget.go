@@ -18,7 +18,7 @@ type Budget struct {
 	mu      sync.Mutex
 	size    int64
 	used    int64
-	parked  int64 // held by messages that wait for their codec; bounded by size too
+	parked  int64     // held by messages that wait for their codec; bounded by size too
 	waiting list.List // of *reservation
 }
 

@@ -87,6 +87,7 @@ func (p *Pair) upstreamEnded(err error) {
 // finishUp ends the pair for the reason that over gave.
 func (p *Pair) finishUp(err error) {
 	var ce connError
+	_ = p.legs[Request].conn.SetWriteDeadline(time.Now().Add(lingerTime))
 	if errors.As(err, &ce) || !p.closeWrite() {
 		p.fail(err)
 		return
@@ -203,4 +204,3 @@ func (p *Pair) Streams() int {
 	defer p.mu.Unlock()
 	return len(p.streams)
 }
-

@@ -5,8 +5,11 @@ import (
 	"time"
 )
 
-// ErrSilent ends a pair one of whose peers does not answer.
-var ErrSilent = errors.New("relay: no answer to a keepalive ping")
+// ErrSilent ends a pair whose upstream does not answer.
+var ErrSilent = errors.New("relay: no answer to a keepalive ping from the upstream")
+
+// errClientSilent ends a pair whose client does not answer.
+var errClientSilent = errors.New("relay: no answer to a keepalive ping from the client")
 
 // upstreamPingTimeout is how long the upstream may take to answer a PING.
 const upstreamPingTimeout = 10 * time.Second
@@ -18,16 +21,14 @@ var keepalivePing = [8]byte{'k', 'e', 'e', 'p'}
 // more often than it allows. Pair.mu guards it.
 type keepalive struct {
 	timers [2]*time.Timer
-	pinged [2]bool
+	pinged [2]bool  // a PING was sent, and nothing has come since
+	last   [2]int64 // when the last bytes had come at that time
+	doubt  [2]bool  // time is up; one more look
 }
 
-func (k *keepalive) stop() {
-	for _, t := range k.timers {
-		if t != nil {
-			t.Stop()
-		}
-	}
-}
+// lastLook is how long a reader that was held up until now may take to see what
+// has come, before its peer is given up.
+const lastLook = 100 * time.Millisecond
 
 func (p *Pair) startKeepalive() {
 	p.mu.Lock()
@@ -48,28 +49,34 @@ func (p *Pair) tick(d Direction, interval, timeout time.Duration) {
 		return
 	}
 	k, l := &p.keepalive, p.legs[d]
-	silent := time.Since(time.Unix(0, l.rd.lastRead.Load()))
+	last := l.rd.lastRead.Load()
+	silent := time.Since(l.rd.made) - time.Duration(last)
+	// etcd allows no PING without streams, and a reader that is held up by the
+	// other leg cannot have seen an answer.
+	held := d == Response && p.opened == 0 || !l.rd.waiting.Load()
+	if held || last != k.last[d] {
+		k.pinged[d], k.doubt[d] = false, false
+	}
 	next, dead := interval, false
 	switch {
-	case d == Response && p.opened == 0, !l.rd.waiting.Load():
-		// etcd allows no PING without streams; and a reader that is held up by
-		// the other leg cannot have seen an answer.
-		k.pinged[d] = false
+	case held:
+	case k.doubt[d]:
+		dead = true
+	case k.pinged[d]:
+		k.doubt[d] = true
+		next = lastLook
 	case silent < interval:
-		k.pinged[d] = false
 		next = interval - silent
-	case !k.pinged[d]:
-		k.pinged[d] = true
+	default:
+		k.pinged[d], k.last[d] = true, last
 		l.ping(0, keepalivePing)
 		next = timeout
-	default:
-		dead = true
 	}
 	k.timers[d].Reset(next)
 	p.mu.Unlock()
 	if dead {
-		p.fail(ErrSilent)
+		p.fail([2]error{Request: errClientSilent, Response: ErrSilent}[d])
 		return
 	}
-	p.flush()
+	p.flush(d)
 }

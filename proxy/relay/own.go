@@ -25,19 +25,19 @@ type OwnCall struct {
 
 // ownCall is the state of that call. Pair.mu guards it.
 type ownCall struct {
-	done    func([]byte, error)
-	answer  []byte
-	grpcErr *Status
+	done   func([]byte, error)
+	opened bool // on stream 1
+	answer []byte
 }
 
-// open writes the request. mu is held.
+// open writes the request; done is set already. mu is held.
 func (o *ownCall) open(p *Pair, call *OwnCall) error {
 	l := p.legs[Response]
 	n := messagePrefixSize + len(call.Message)
 	if n > l.maxFrame || int64(n) > min(l.sendWindow, l.initial) {
 		return fmt.Errorf("relay: the proxy's own call of %d bytes does not fit the upstream's window", n)
 	}
-	o.done = call.Done
+	o.opened = true
 	p.opened++
 	scheme := p.cfg.Scheme
 	if scheme == "" {
@@ -66,7 +66,9 @@ func (o *ownCall) finish(p *Pair, answer []byte, err error) {
 		return
 	}
 	o.done, o.answer = nil, nil
-	p.opened--
+	if o.opened {
+		p.opened--
+	}
 	go done(answer, err)
 }
 
@@ -98,12 +100,12 @@ func (o *ownCall) data(p *Pair, l *leg, data []byte, n int, end bool) error {
 		return nil
 	}
 	o.answer = append(o.answer, data...)
-	l.control(appendWindowUpdate(l.room(), 1, int64(max(n, 1))))
+	if n > 0 {
+		l.control(appendWindowUpdate(l.room(), 1, int64(n)))
+	}
 	return nil
 }
 
 func (o *ownCall) reset(p *Pair, code http2.ErrCode) {
 	o.finish(p, nil, &Status{codes.Unavailable, "the upstream reset the call: " + code.String()})
 }
-
-func (o *ownCall) fail(p *Pair, st *Status) { o.finish(p, nil, st) }

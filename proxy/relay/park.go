@@ -1,13 +1,16 @@
 package relay
 
 import (
-	"bytes"
-	"compress/gzip"
-	"fmt"
-	"io"
 	"slices"
+)
 
-	"google.golang.org/grpc/codes"
+const (
+	// maxHeld is how many messages of one direction of a stream may be held in
+	// order behind one that waits; past it the stream is not read on.
+	maxHeld = 64
+	// maxHeldBytes is the same in bytes; what is held then may be more by one
+	// message.
+	maxHeldBytes = 4 << 20
 )
 
 // incoming is one gRPC message as it came. buf is its memory when it has some
@@ -38,17 +41,21 @@ type entry struct {
 	verdict Verdict
 }
 
+func (e *entry) size() int64 { return int64(len(e.in.msg)) }
+
 // message passes one message through the codec and on. mu is not held.
 func (p *Pair) message(s *stream, d Direction, in incoming) {
-	in, st := p.decompress(s, d, in)
-	if st != nil {
-		p.mu.Lock()
-		p.refuse(s, st)
-		p.mu.Unlock()
-		return
+	if in.flag != 0 {
+		var st *Status
+		if in, st = p.decompress(s, d, in); st != nil {
+			p.mu.Lock()
+			p.refuse(s, st)
+			p.mu.Unlock()
+			return
+		}
 	}
-	p.mu.Lock()
 	h := &s.half[d]
+	p.mu.Lock()
 	behind := len(h.entries) > 0
 	p.mu.Unlock()
 	if behind {
@@ -86,9 +93,17 @@ func (p *Pair) hold(s *stream, d Direction, in incoming, state entryState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.gone(d) {
+		in.buf.free()
 		return
 	}
-	s.half[d].entries = append(s.half[d].entries, e)
+	if !p.cfg.Budget.park(e.size()) {
+		in.buf.free()
+		p.refuse(s, tooMuch(d, "etcdseal: too many calls wait for a key"))
+		return
+	}
+	h := &s.half[d]
+	h.entries = append(h.entries, e)
+	h.parked += e.size()
 	if state == entryWaiting {
 		p.startWait(s, d, e)
 	} else {
@@ -99,12 +114,7 @@ func (p *Pair) hold(s *stream, d Direction, in incoming, state entryState) {
 // startWait lets an entry wait on a goroutine of its own. mu is held.
 func (p *Pair) startWait(s *stream, d Direction, e *entry) {
 	e.state = entryWaiting
-	n := int64(len(e.in.msg))
 	if p.closed {
-		return
-	}
-	if !p.cfg.Budget.park(n) {
-		p.refuse(s, &Status{codes.Unavailable, "etcdseal: too many calls wait for a key"})
 		return
 	}
 	ctx := s.waitContext(p.ctx)
@@ -112,12 +122,14 @@ func (p *Pair) startWait(s *stream, d Direction, e *entry) {
 	go func() {
 		defer p.work.Done()
 		v := s.codec.Wait(ctx, d, e.in.msg)
-		p.cfg.Budget.unpark(n)
 		p.mu.Lock()
-		e.verdict, e.state = v, entryJudged
-		p.advance(s, d)
-		p.mu.Unlock()
-		p.flush()
+		if slices.Contains(s.half[d].entries, e) {
+			e.verdict, e.state = v, entryJudged
+			p.advance(s, d)
+		} else { // the stream has ended; stopParked left this to us
+			p.cfg.Budget.unpark(e.size())
+		}
+		p.flushLocked(1 - d)
 	}()
 }
 
@@ -129,38 +141,40 @@ func (p *Pair) advance(s *stream, d Direction) {
 		return // whoever does it sees the change when it looks again
 	}
 	h.advancing = true
-	for {
-		e := h.next()
-		if e == nil {
-			break
-		}
-		if e.state == entryHeld {
-			p.mu.Unlock()
-			v := s.codec.Rewrite(d, e.in.msg, nil)
-			p.mu.Lock()
-			if !slices.Contains(h.entries, e) {
-				break // the stream has ended
-			}
-			if v.Action == Park {
-				p.startWait(s, d, e)
-				continue
-			}
-			e.verdict, e.state = v, entryJudged
+	for e := h.next(); e != nil; e = h.next() {
+		if e.state == entryHeld && !p.judge(s, d, e) {
+			continue
 		}
 		h.entries = slices.DeleteFunc(h.entries, func(x *entry) bool { return x == e })
-		last := e.in.last && h.endIn && len(h.entries) == 0 && h.state == inputFree && h.asm.have == 0
-		e.in.last = last
+		h.parked -= e.size()
+		p.cfg.Budget.unpark(e.size())
+		e.in.last = e.in.last && h.endIn && len(h.entries) == 0 && h.state == inputFree && h.asm.have == 0
 		p.apply(s, d, e.in, e.verdict, nil)
 	}
 	h.advancing = false
 	if len(h.entries) == 0 {
 		h.entries = nil
 	}
-	if h.state == inputParked && len(h.entries) <= maxParked/2 && !p.closed {
-		p.work.Add(1)
-		go func() { defer p.work.Done(); p.resume(s, d, inputParked) }()
-	}
+	p.wake(s, d)
 	p.finishInput(s, d)
+	p.settle(s)
+}
+
+// judge gets the codec's verdict on a held entry whose turn has come, and
+// reports whether it may go on. mu is held, but not while the codec works.
+func (p *Pair) judge(s *stream, d Direction, e *entry) bool {
+	p.mu.Unlock()
+	v := s.codec.Rewrite(d, e.in.msg, nil)
+	p.mu.Lock()
+	if !slices.Contains(s.half[d].entries, e) {
+		return false // the stream has ended
+	}
+	if v.Action == Park {
+		p.startWait(s, d, e)
+		return false
+	}
+	e.verdict, e.state = v, entryJudged
+	return true
 }
 
 // next finds the first entry that may go on: one that does not wait, with
@@ -182,13 +196,14 @@ func (h *half) next() *entry {
 
 // apply does what a verdict says. mu is held.
 func (p *Pair) apply(s *stream, d Direction, in incoming, v Verdict, lent *buffer) {
+	h := &s.half[d]
 	if s.gone(d) {
 		in.buf.free()
 		lent.free()
 		return
 	}
 	if v.Untouched && d == Request {
-		s.half[Response].rewriting = false
+		p.stopRewriting(s)
 	}
 	switch v.Action {
 	case Refuse:
@@ -201,7 +216,7 @@ func (p *Pair) apply(s *stream, d Direction, in incoming, v Verdict, lent *buffe
 		lent.free()
 	default:
 		it := messageItem(v.Msg, nil)
-		it.end = in.last && d == Request
+		it.end = in.last && d == Request && h.trailers == nil
 		switch {
 		case within(v.Msg, in.msg):
 			it.buf = in.buf
@@ -221,42 +236,27 @@ func (p *Pair) apply(s *stream, d Direction, in incoming, v Verdict, lent *buffe
 	}
 }
 
+// stopRewriting lets a stream's responses pass as they come, unless some of one
+// are here already.
+func (p *Pair) stopRewriting(s *stream) {
+	h := &s.half[Response]
+	if h.state == inputFree && h.asm.have == 0 && len(h.entries) == 0 {
+		h.rewriting = false
+	}
+}
+
 // stopParked ends the waits of a stream and forgets what it held. mu is held.
 func (p *Pair) stopParked(s *stream) {
 	if s.cancel != nil {
 		s.cancel()
 	}
 	for d := range s.half {
-		s.half[d].entries = nil
+		h := &s.half[d]
+		for _, e := range h.entries {
+			if e.state != entryWaiting { // else its goroutine has the memory until it ends
+				p.cfg.Budget.unpark(e.size())
+			}
+		}
+		h.entries, h.parked = nil, 0
 	}
-}
-
-// decompress replaces a compressed message by what it holds.
-func (p *Pair) decompress(s *stream, d Direction, in incoming) (incoming, *Status) {
-	if in.flag == 0 {
-		return in, nil
-	}
-	p.mu.Lock()
-	encoding := s.half[d].encoding
-	p.mu.Unlock()
-	if in.flag != 1 || encoding == "" || encoding == "identity" {
-		return in, &Status{codes.Internal, "grpc: compressed flag set with identity or empty encoding"}
-	}
-	if encoding != "gzip" {
-		return in, &Status{codes.Unimplemented, fmt.Sprintf("grpc: Decompressor is not installed for grpc-encoding %q", encoding)}
-	}
-	limit := s.limit(d)
-	z, err := gzip.NewReader(bytes.NewReader(in.msg))
-	if err != nil {
-		return in, &Status{codes.Internal, "grpc: failed to decompress the received message: " + err.Error()}
-	}
-	b, err := io.ReadAll(io.LimitReader(z, int64(limit)+1))
-	if err != nil {
-		return in, &Status{codes.Internal, "grpc: failed to decompress the received message: " + err.Error()}
-	}
-	if len(b) > limit {
-		return in, &Status{codes.ResourceExhausted, fmt.Sprintf("grpc: message after decompression larger than max %d", limit)}
-	}
-	in.buf.free()
-	return incoming{msg: b, buf: &buffer{b: b}, last: in.last}, nil
 }

@@ -29,14 +29,14 @@ type reader struct {
 	r, w     int
 	quiet    int
 
-	lastRead atomic.Int64 // Unix nanoseconds of the last bytes that came
+	made     time.Time
+	lastRead atomic.Int64 // when the last bytes came, in nanoseconds since made
 	waiting  atomic.Bool  // in a call to Read of src
 }
 
 func newReader(src io.Reader) *reader {
-	rd := &reader{src: src, idle: make([]byte, idleBuffer)}
+	rd := &reader{src: src, idle: make([]byte, idleBuffer), made: time.Now()}
 	rd.buf = rd.idle
-	rd.lastRead.Store(time.Now().UnixNano())
 	return rd
 }
 
@@ -82,7 +82,7 @@ func (rd *reader) need(n int) error {
 		got, err := rd.src.Read(rd.buf[rd.w:])
 		rd.waiting.Store(false)
 		if got > 0 {
-			rd.lastRead.Store(time.Now().UnixNano())
+			rd.lastRead.Store(int64(time.Since(rd.made)))
 		}
 		rd.w += got
 		rd.judge(got)

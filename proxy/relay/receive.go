@@ -65,7 +65,7 @@ func (p *Pair) lookup(d Direction, id uint32) (*stream, error) {
 
 // onData takes a DATA frame; mu is held, but not while the codec works.
 func (p *Pair) onData(d Direction, f frame) error {
-	l, other := p.legs[d], p.legs[1-d]
+	l := p.legs[d]
 	n := len(f.payload)
 	if err := l.received(n); err != nil {
 		return err
@@ -79,51 +79,45 @@ func (p *Pair) onData(d Direction, f frame) error {
 		return p.own.data(p, l, data, n, f.has(http2.FlagDataEndStream))
 	}
 	s, err := p.lookup(d, f.id)
-	l.repay(other.queued > int64(p.cfg.QueueLimit))
-	if s == nil {
+	l.repay(p.withheld(d))
+	if s == nil || s.closed[d] {
 		return err
 	}
 	h := &s.half[d]
-	if h.endIn || s.closed[d] {
-		if !s.closed[d] {
-			p.resetBoth(s, http2.ErrCodeStreamClosed)
-		}
-		return nil
-	}
 	h.recvWindow -= int64(n)
-	if h.recvWindow < 0 {
-		p.resetBoth(s, http2.ErrCodeFlowControl)
-		return nil
-	}
-	end := f.has(http2.FlagDataEndStream)
-	h.endIn = end
-	h.credit += int64(n - len(data))
 	switch {
-	case s.gone(d):
-		h.credit += int64(len(data))
-		p.repayStream(s, d)
-		p.settle(s)
-	case h.rewriting && len(data) > 0:
-		p.input(s, d, data)
-		p.settle(s)
-	case h.rewriting:
-		p.finishInput(s, d)
-		p.settle(s)
-	case len(data) > 0 || end:
-		p.push(s, d, item{kind: itemData, data: data, end: end, repay: true})
+	case h.endIn:
+		p.resetBoth(s, http2.ErrCodeStreamClosed)
+	case h.recvWindow < 0:
+		p.resetBoth(s, http2.ErrCodeFlowControl)
+	case d == Response && !h.begun:
+		p.resetBoth(s, http2.ErrCodeProtocol)
+	default:
+		h.credit += int64(n - len(data))
+		p.takeData(s, d, data, f.has(http2.FlagDataEndStream))
 	}
 	return nil
 }
 
-// resetBoth ends a stream on both legs with a code.
-func (p *Pair) resetBoth(s *stream, code http2.ErrCode) {
-	if !s.closed[Request] {
-		p.legs[Request].reset(s.id, code)
+// takeData takes the data of a frame that may come. mu is held, but not while
+// the codec works.
+func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
+	h := &s.half[d]
+	h.endIn = end
+	if s.gone(d) {
+		h.credit += int64(len(data))
 	}
-	if s.forwarded && !s.closed[Response] {
-		p.legs[Response].reset(s.upstreamID(), code)
+	p.repayStream(s, d) // padding, and what is not wanted
+	switch {
+	case s.gone(d):
+	case h.rewriting && len(data) > 0:
+		p.input(s, d, data)
+	case h.rewriting:
+		p.finishInput(s, d)
+	case len(data) > 0 || end:
+		p.push(s, d, item{kind: itemData, data: data, end: end, repay: true})
 	}
-	p.drop(s)
+	p.settle(s)
 }
 
 func (p *Pair) onReset(d Direction, f frame) error {
@@ -145,8 +139,9 @@ func (p *Pair) onReset(d Direction, f frame) error {
 	case d == Request:
 		p.resetUpstream(s, code)
 		p.drop(s)
-	case code == http2.ErrCodeNo && h.endIn && !h.swallow:
-		h.resetIn = true
+	case code == http2.ErrCodeNo && !h.swallow:
+		h.cut = !h.endIn
+		h.endIn, h.resetIn = true, true
 		p.discard(s, Request)
 		p.finishInput(s, Response)
 		p.settle(s)
@@ -168,6 +163,7 @@ func (p *Pair) onWindowUpdate(d Direction, f frame) error {
 		if l.sendWindow += n; n == 0 || l.sendWindow > maxWindow {
 			return connError{windowCode(n), "a connection window out of its range"}
 		}
+		l.feed()
 		p.pump(1 - d)
 		return nil
 	}
@@ -212,28 +208,25 @@ func (p *Pair) onSettings(d Direction, f frame) error {
 	}
 	l := p.legs[d]
 	var cross []http2.Setting
+	var delta int64
 	for b := f.payload; len(b) > 0; b = b[6:] {
 		set := http2.Setting{ID: http2.SettingID(binary.BigEndian.Uint16(b)), Val: binary.BigEndian.Uint32(b[2:])}
-		delta, err := l.apply(set)
+		change, err := l.apply(set)
 		if err != nil {
 			return err
 		}
-		for _, s := range p.streams {
-			h := &s.half[1-d]
-			if h.sendWindow += delta; h.sendWindow > maxWindow {
-				return connError{http2.ErrCodeFlowControl, "settings that overflow a stream's window"}
-			}
-			if delta > 0 {
-				p.makeReady(s, 1-d)
-			}
-		}
+		delta += change
 		switch {
 		case d == Response && set.ID == http2.SettingMaxConcurrentStreams:
+			set.Val = min(set.Val, uint32(p.cfg.MaxStreams))
 			cross = append(cross, set)
 		case d == Response && set.ID == http2.SettingMaxHeaderListSize:
 			set.Val = min(set.Val, maxHeaderList)
 			cross = append(cross, set)
 		}
+	}
+	if err := p.moveWindows(1-d, delta); err != nil {
+		return err
 	}
 	l.control(appendFrameHeader(l.room(), 0, http2.FrameSettings, http2.FlagSettingsAck, 0))
 	if cross != nil {
@@ -241,6 +234,23 @@ func (p *Pair) onSettings(d Direction, f frame) error {
 		client.control(appendSettings(client.room(), cross...))
 	}
 	p.pump(1 - d)
+	return nil
+}
+
+// moveWindows changes how much may be sent on each stream in direction d.
+func (p *Pair) moveWindows(d Direction, delta int64) error {
+	if delta == 0 {
+		return nil
+	}
+	for _, s := range p.streams {
+		h := &s.half[d]
+		if h.sendWindow += delta; h.sendWindow > maxWindow {
+			return connError{http2.ErrCodeFlowControl, "settings that overflow a stream's window"}
+		}
+		if delta > 0 {
+			p.makeReady(s, d)
+		}
+	}
 	return nil
 }
 

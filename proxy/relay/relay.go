@@ -82,6 +82,15 @@ type Codec interface {
 	Lane(d Direction, msg []byte) (lane int64, barrier bool)
 }
 
+// Eager is a Codec that can begin with a large message before all of it is there,
+// while what has come is in the processor's cache.
+type Eager interface {
+	Codec
+	// Ahead sees what has come so far of an uncompressed message. It may change
+	// it in place; Rewrite, or Wait, gets the same memory when all has come.
+	Ahead(d Direction, msg []byte)
+}
+
 // Action is what is done with a message.
 type Action uint8
 

@@ -17,23 +17,32 @@ func (p *Pair) push(s *stream, d Direction, it item) {
 	h.endQueued = h.endQueued || it.end || it.kind == itemReset
 	h.headersOut = h.headersOut || it.kind == itemHeaders && !it.info
 	l := p.legs[1-d]
-	if len(h.queue) == 0 && (it.kind != itemData || len(l.ready) == 0) {
+	if len(h.queue) == 0 && (it.kind != itemData || l.ready.len() == 0) {
 		for p.write(s, d, &it) {
-			if it.kind != itemData || it.size() == 0 {
+			if it.done() {
 				it.buf.free()
 				p.settle(s)
 				return
 			}
 		}
 	}
-	l.queued += int64(it.size())
-	if n := len(h.queue); n == 0 || !h.queue[n-1].join(&it) {
-		it.own()
-		h.queue = append(h.queue, it)
-	} else {
-		it.buf.free()
+	if n := len(h.queue); n > 0 && h.queue[n-1].join(&it) {
+		return
 	}
+	it.keep()
+	h.queue = append(h.queue, it)
+	h.queued += it.cost
+	l.count(&it, 1)
 	p.makeReady(s, d)
+}
+
+// count adds an item to what is queued towards a leg's peer, or takes it off.
+func (l *leg) count(it *item, times int64) {
+	l.queued += times * it.cost
+	if it.kind != itemData {
+		l.listed += times * it.cost
+		l.flooded = l.flooded || l.listed > maxListed
+	}
 }
 
 // makeReady puts a stream into the round of its leg.
@@ -41,12 +50,13 @@ func (p *Pair) makeReady(s *stream, d Direction) {
 	if h := &s.half[d]; !h.inReady && len(h.queue) > 0 {
 		h.inReady = true
 		l := p.legs[1-d]
-		l.ready = append(l.ready, s)
+		l.ready.push(s)
+		l.ready.tidy(d, len(p.streams))
 	}
 }
 
 // write frames as much of an item as one frame takes, and reports whether it
-// could write anything. An item of data is done when its size is 0.
+// could write anything.
 func (p *Pair) write(s *stream, d Direction, it *item) bool {
 	h, l := &s.half[d], p.legs[1-d]
 	if l.pending() >= outSoft && !(d == Request && it.kind == itemHeaders) {
@@ -106,7 +116,7 @@ func (p *Pair) writeData(s *stream, d Direction, it *item, n int) {
 // repayStream gives the sender of direction d its stream's window back.
 func (p *Pair) repayStream(s *stream, d Direction) {
 	h := &s.half[d]
-	if h.credit < creditStep || h.endIn || s.closed[d] {
+	if h.credit < windows[d]/4 || h.endIn || s.closed[d] {
 		return
 	}
 	src := p.legs[d]
@@ -119,48 +129,75 @@ func (p *Pair) repayStream(s *stream, d Direction) {
 // turn, until the leg has enough or no stream may go on. mu is held.
 func (p *Pair) pump(d Direction) {
 	l := p.legs[1-d]
-	for idle := 0; len(l.ready) > 0 && idle < len(l.ready) && l.pending() < outSoft; {
-		s := l.ready[0]
-		l.ready = l.ready[1:]
-		h := &s.half[d]
-		h.inReady = false
-		if len(h.queue) == 0 {
-			continue
-		}
-		before := h.queue[0].size()
-		wrote := p.write(s, d, &h.queue[0])
-		it := &h.queue[0]
-		l.queued -= int64(before - it.size())
-		if wrote && (it.kind != itemData || it.size() == 0) {
-			it.buf.free()
-			h.queue[0] = item{}
-			h.queue = h.queue[1:]
-			p.settle(s)
-		}
-		idle++
-		if wrote {
-			idle = 0
-		}
-		if len(h.queue) == 0 {
-			h.queue = nil
-		} else if wrote || l.sendWindow <= 0 || h.sendWindow > 0 {
-			p.makeReady(s, d) // else WINDOW_UPDATE makes it ready
+	for l.ready.len() > 0 && l.pending() < outSoft {
+		s := l.ready.pop()
+		s.half[d].inReady = false
+		p.turn(s, d)
+	}
+	if l.held && l.queued <= int64(p.cfg.QueueLimit)/2 {
+		l.held = false
+		for _, s := range p.streams {
+			p.wake(s, d)
 		}
 	}
-	if len(l.ready) == 0 {
-		l.ready = nil
+	p.legs[d].repay(p.withheld(d))
+}
+
+// turn lets a stream write a frame.
+func (p *Pair) turn(s *stream, d Direction) {
+	h, l := &s.half[d], p.legs[1-d]
+	if len(h.queue) == 0 {
+		return
 	}
-	p.legs[d].repay(l.queued > int64(p.cfg.QueueLimit))
+	it := &h.queue[0]
+	if !p.write(s, d, it) {
+		if l.sendWindow <= 0 {
+			h.inReady = true
+			l.starved.push(s)
+			l.starved.tidy(d, len(p.streams))
+		}
+		return // else the stream's own WINDOW_UPDATE makes it ready
+	}
+	if it.done() {
+		p.dequeue(s, d)
+		p.wake(s, d)
+		p.settle(s)
+	}
+	p.makeReady(s, d)
+}
+
+// feed puts the streams that waited for a leg's window into its round.
+func (l *leg) feed() {
+	for l.sendWindow > 0 && l.starved.len() > 0 {
+		l.ready.push(l.starved.pop())
+	}
+}
+
+// dequeue takes the first item off a queue.
+func (p *Pair) dequeue(s *stream, d Direction) {
+	h := &s.half[d]
+	it := &h.queue[0]
+	h.queued -= it.cost
+	p.legs[1-d].count(it, -1)
+	it.buf.free()
+	*it = item{}
+	if h.queue = h.queue[1:]; len(h.queue) == 0 {
+		h.queue = nil
+	}
 }
 
 // discard drops what a stream has queued in direction d.
 func (p *Pair) discard(s *stream, d Direction) {
-	h := &s.half[d]
-	for i := range h.queue {
-		p.legs[1-d].queued -= int64(h.queue[i].size())
-		h.queue[i].buf.free()
+	for h := &s.half[d]; len(h.queue) > 0; {
+		p.dequeue(s, d)
 	}
-	h.queue = nil
+}
+
+// withheld reports whether the sender of direction d gets no more window for
+// its connection, since too much is queued towards the other peer. Messages
+// that have a place in the budget are let in all the same: others wait for it.
+func (p *Pair) withheld(d Direction) bool {
+	return p.legs[1-d].queued > int64(p.cfg.QueueLimit) && p.legs[d].assembling == 0
 }
 
 // answer ends a stream with the proxy's own answer: upstream it is reset and
@@ -173,9 +210,9 @@ func (p *Pair) answer(s *stream, fields []hpack.HeaderField) {
 	p.answeredID = max(p.answeredID, s.id)
 	p.resetUpstream(s, http2.ErrCodeCancel)
 	p.stopParked(s)
-	for i := range s.half {
-		s.half[i].swallow = true
-		p.clearInput(&s.half[i])
+	for d := range s.half {
+		s.half[d].swallow = true
+		p.clearInput(s, Direction(d))
 	}
 	p.push(s, Response, item{kind: itemHeaders, fields: fields, end: true})
 	if !s.half[Request].endIn {
@@ -186,6 +223,9 @@ func (p *Pair) answer(s *stream, fields []hpack.HeaderField) {
 
 // refuse is answer with a gRPC status.
 func (p *Pair) refuse(s *stream, st *Status) {
+	if s.closed[Request] || s.half[Response].endQueued {
+		return
+	}
 	fields := st.trailers()
 	if !s.half[Response].headersOut {
 		fields = append([]hpack.HeaderField{
@@ -209,6 +249,17 @@ func (p *Pair) resetUpstream(s *stream, code http2.ErrCode) {
 	s.closed[Response] = true
 }
 
+// resetBoth ends a stream on both legs with a code.
+func (p *Pair) resetBoth(s *stream, code http2.ErrCode) {
+	if !s.closed[Request] {
+		p.legs[Request].reset(s.id, code)
+	}
+	if s.forwarded && !s.closed[Response] {
+		p.legs[Response].reset(s.upstreamID(), code)
+	}
+	p.drop(s)
+}
+
 // settle forgets a stream that both peers are done with.
 func (p *Pair) settle(s *stream) {
 	req, resp := &s.half[Request], &s.half[Response]
@@ -229,7 +280,7 @@ func (p *Pair) drop(s *stream) {
 	p.stopParked(s)
 	for d := range s.half {
 		p.discard(s, Direction(d))
-		p.clearInput(&s.half[d])
+		p.clearInput(s, Direction(d))
 	}
 	p.observeEnd(s)
 }

@@ -46,8 +46,10 @@ type half struct {
 	state      inputState
 	raw        []byte // came while state was not inputFree
 	asm        assembler
-	entries    []*entry // messages in order, from the first that waits on
-	parked     int64    // bytes of them
+	place      *reservation // asm's, guarded by mu
+	slow       *time.Timer  // ends a message that keeps its place too long
+	entries    []*entry     // messages in order, from the first that waits on
+	parked     int64        // bytes of them
 	advancing  bool
 	trailers   []hpack.HeaderField
 	begun      bool // of a response: the header block that is not informational has come

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -12,10 +13,10 @@ import (
 // TestFill builds messages around values that are made where they stand, and
 // compares with values that were made before.
 func TestFill(t *testing.T) {
-	for _, sizes := range [][]int{{5}, {0, 1, 300, 17, 40000}, {127, 128, 129, 16383, 16384}} {
+	for _, sizes := range [][]int{{5}, {0, 1, 300, 17, 40000}, {60, 60, 60, 70, 80, 90, 100, 110}, {127, 128, 129, 16383, 16384}} {
 		msg := &etcdserverpb.RangeResponse{Header: &etcdserverpb.ResponseHeader{Revision: 7}, Count: int64(len(sizes))}
 		for i, n := range sizes {
-			msg.Kvs = append(msg.Kvs, &mvccpb.KeyValue{Key: []byte{'k', byte(i)}, Value: bytes.Repeat([]byte{byte(i + 1)}, n+48), ModRevision: 9})
+			msg.Kvs = append(msg.Kvs, &mvccpb.KeyValue{Key: key(i), Value: bytes.Repeat([]byte{byte(i + 1)}, n+48), ModRevision: 9})
 		}
 		b, err := proto.Marshal(msg)
 		if err != nil {
@@ -50,13 +51,18 @@ func TestFill(t *testing.T) {
 			v := &in.Values[i]
 			v.NewLen, v.Replace = len(v.Old)-48, i != 1
 		}
-		shrunk := in.InPlaceFunc(func(dst []byte, i int) []byte {
-			old := in.Values[i].Old
-			clear(old[:20]) // as opening an envelope leaves it
-			return append(dst, old[20:len(old)-28]...)
+		shrunk := in.InPlaceFunc(nil, func(i int) []byte {
+			v := &in.Values[i]
+			if want := key(i); !bytes.Equal(v.Key, want) {
+				t.Errorf("sizes %v: the key of value %d is %q when it is opened", sizes, i, v.Key)
+			}
+			clear(v.Old[:20]) // as opening an envelope leaves it
+			return v.Old[20 : len(v.Old)-28]
 		})
 		if !bytes.Equal(shrunk, want.InPlace()) {
 			t.Errorf("sizes %v: InPlaceFunc differs from InPlace", sizes)
 		}
 	}
 }
+
+func key(i int) []byte { return fmt.Appendf(nil, "/registry/secrets/default/%d", i) }

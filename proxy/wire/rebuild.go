@@ -32,13 +32,22 @@ func (s *Scan) AppendFunc(dst []byte, fill func(dst []byte, i int) []byte) []byt
 	return s.Append(dst)
 }
 
-// InPlaceFunc is InPlace with fill as in AppendFunc; no value may get longer than
-// it was. fill for a value may change the memory of its Old, and is called before
-// anything else is written there.
-func (s *Scan) InPlaceFunc(fill func(dst []byte, i int) []byte) []byte {
-	s.fill = fill
-	defer func() { s.fill = nil }()
-	return s.InPlace()
+// InPlaceFunc is InPlace for values that are made on the way: for each value i that
+// is to be replaced, open is called in the order of the values and returns the new
+// one, a part of Old and NewLen bytes long. Until then Key and Old are as they were.
+// The message is appended to dst, which is nil or stands, in the same memory,
+// anywhere before Msg.
+func (s *Scan) InPlaceFunc(dst []byte, open func(i int) []byte) []byte {
+	_, changed := s.measure()
+	if dst == nil {
+		dst = s.Msg[:0]
+	}
+	if !changed {
+		return append(dst, s.Msg...)
+	}
+	s.open = open
+	defer func() { s.open = nil }()
+	return s.emit(dst)
 }
 
 // InPlace builds the message with the values replaced in the memory of Msg and
@@ -124,6 +133,10 @@ func (s *Scan) emit(dst []byte) []byte {
 		if !v.Replace {
 			continue
 		}
+		if s.open != nil {
+			// What follows writes over the key.
+			v.New = s.open(i)
+		}
 		dst, done, nodes = s.emitNodes(dst, done, nodes, v.at)
 		dst = append(dst, s.Msg[done:v.at]...)
 		done = v.end
@@ -151,4 +164,20 @@ func (s *Scan) emitNodes(dst []byte, done int, nodes []node, before int) ([]byte
 		done, nodes = n.start, nodes[1:]
 	}
 	return dst, done, nodes
+}
+
+// Complete returns how many bytes at the beginning of a message, of which only a
+// part is there, are whole fields. They are a message of their own: a message
+// may be cut between any two of its fields and means the same when the parts are
+// put together again. Bytes that are not valid end it.
+func Complete(part []byte) int {
+	at := 0
+	for at < len(part) {
+		_, _, n := protowire.ConsumeField(part[at:])
+		if n < 0 {
+			break
+		}
+		at += n
+	}
+	return at
 }

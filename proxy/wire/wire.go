@@ -69,8 +69,8 @@ type Value struct {
 	// Old, never of another place of the message.
 	New []byte
 
-	// NewLen is the length of the new value if New is nil and AppendFunc is to
-	// make it.
+	// NewLen is the length of the new value if New is nil and AppendFunc or
+	// InPlaceFunc is to make it.
 	NewLen int
 
 	// Replace asks for New in place of Old. Without it the value stays as it is.
@@ -130,6 +130,7 @@ type Scan struct {
 	lease   int64  // and its lease
 	tooMany bool
 	fill    func(dst []byte, i int) []byte // of AppendFunc
+	open    func(i int) []byte             // of InPlaceFunc
 }
 
 // Parse reads one message of the given type and fills the Scan. It does not

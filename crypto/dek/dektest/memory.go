@@ -111,8 +111,7 @@ func (s *Memory) Bury(_ context.Context, id envelope.ID, _ []byte, revision int6
 	}
 	delete(s.state.records, id)
 	s.state.tombstones[id] = true
-	s.note(dek.Change{Gone: []envelope.ID{id}})
-	s.note(dek.Change{Tombstones: []envelope.ID{id}})
+	s.note(dek.Change{Gone: []envelope.ID{id}, Tombstones: []envelope.ID{id}})
 	return nil
 }
 

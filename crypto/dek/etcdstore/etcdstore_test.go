@@ -9,6 +9,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	n := 0
 	dektest.RunStore(t, func(*testing.T) (a, b dek.Store) {

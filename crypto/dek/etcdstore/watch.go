@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
-	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
 
 // errAgain says that the watch has to begin again with everything.
@@ -148,25 +147,39 @@ func canceled(r *etcdserverpb.WatchResponse) error {
 	return nil
 }
 
-// pass passes events on one by one, for their order matters, and returns the revision of
-// the last. Those up to revision were in the last reading of everything.
+// pass passes events on, those of one revision as one change, and returns the revision
+// of the last. Those up to revision were in the last reading of everything.
 func (s *Store) pass(events []*mvccpb.Event, revision int64, f func(dek.Change)) int64 {
-	last := revision
-	for _, e := range events {
-		if e.Kv.ModRevision <= revision {
-			continue
+	for len(events) > 0 {
+		at, n := events[0].Kv.ModRevision, 1
+		for n < len(events) && events[n].Kv.ModRevision == at {
+			n++
 		}
-		last = max(last, e.Kv.ModRevision)
+		if at > revision {
+			revision = at
+			if c := s.change(events[:n]); len(c.Records)+len(c.Gone)+len(c.Tombstones) > 0 {
+				f(c)
+			}
+		}
+		events = events[n:]
+	}
+	return revision
+}
+
+// change is what the events of one revision say. Keys that are not the keyring's are
+// passed over, and so is a tombstone that is gone: what it said was said.
+func (s *Store) change(events []*mvccpb.Event) (c dek.Change) {
+	for _, e := range events {
 		id, tombstone, ok := s.parseKey(e.Kv.Key)
 		switch put := e.Type == mvccpb.Event_PUT; {
 		case !ok || tombstone && !put:
 		case tombstone:
-			f(dek.Change{Tombstones: []envelope.ID{id}})
+			c.Tombstones = append(c.Tombstones, id)
 		case put:
-			f(dek.Change{Records: []dek.Stored{{ID: id, Data: e.Kv.Value, Revision: e.Kv.ModRevision}}})
+			c.Records = append(c.Records, dek.Stored{ID: id, Data: e.Kv.Value, Revision: e.Kv.ModRevision})
 		default:
-			f(dek.Change{Gone: []envelope.ID{id}})
+			c.Gone = append(c.Gone, id)
 		}
 	}
-	return last
+	return c
 }

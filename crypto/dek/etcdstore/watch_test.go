@@ -34,6 +34,7 @@ func follow(t *testing.T, store dek.Store) (changes <-chan dek.Change, resync ch
 }
 
 func TestWatchIsToldOfAFall(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.stop()
 	backup := s.backup()
@@ -71,6 +72,7 @@ func TestWatchIsToldOfAFall(t *testing.T) {
 }
 
 func TestOtherKeysArePassedOver(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	a := s.dial("")
 	defer func() { _ = a.Close() }()
@@ -100,6 +102,7 @@ func TestOtherKeysArePassedOver(t *testing.T) {
 
 // TestCompaction compacts revisions that a watch has not seen.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	a := s.dial("")
 	defer func() { _ = a.Close() }()
@@ -124,6 +127,7 @@ func TestCompaction(t *testing.T) {
 }
 
 func TestEtcdIsDown(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.stop()
 	a := s.dial("")
@@ -145,6 +149,7 @@ func TestEtcdIsDown(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	client := s.client()
 	for _, step := range []func() error{
@@ -210,6 +215,7 @@ func TestConfig(t *testing.T) {
 
 // TestNoOtherKeyIsTouched compares what else is in etcd before and after a keyring's use.
 func TestNoOtherKeyIsTouched(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	client := s.client()
 	for n := range 3 {
@@ -237,6 +243,38 @@ func TestNoOtherKeyIsTouched(t *testing.T) {
 	for i, kv := range before.Kvs {
 		if kv.String() != after.Kvs[i].String() {
 			t.Errorf("got %v, want %v", after.Kvs[i], kv)
+		}
+	}
+}
+
+// TestFallsAreNoticed has answers to other calls say that etcd was put back, while the
+// watch's stream says nothing.
+func TestFallsAreNoticed(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	a := s.dial("").(*etcdstore.Store)
+	defer func() { _ = a.Close() }()
+	changes, _, _ := follow(t, a)
+	first := <-changes
+	if !first.Whole {
+		t.Fatalf("at first: got %+v", first)
+	}
+	cluster := a.ClusterID()
+	for _, fall := range []struct {
+		cluster  uint64
+		revision int64
+	}{{cluster, 0}, {cluster + 1, 1000}} {
+		a.Answered(fall.cluster, fall.revision)
+		if c := <-changes; !c.Whole {
+			t.Errorf("after an answer of cluster %x at %d: got %+v, want everything again", fall.cluster, fall.revision, c)
+		}
+	}
+	if _, err := a.Create(t.Context(), dektest.ID(1), dektest.Record(dektest.ID(1), 1)); err != nil {
+		t.Fatal(err)
+	}
+	for c := range changes { // the watch goes on
+		if len(c.Records) == 1 {
+			break
 		}
 	}
 }

@@ -13,13 +13,33 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
+
+// content is what the file says.
+type content struct {
+	revision int64 // of the last write; counts them
+	records  map[envelope.ID]record
+}
+
+type record struct {
+	Revision int64           `json:"revision"` // of its last write
+	Record   json.RawMessage `json:"record"`
+}
+
+// contentJSON is the file.
+type contentJSON struct {
+	Version  int               `json:"version"`
+	Revision int64             `json:"revision"`
+	Records  map[string]record `json:"records"` // by their DEK's id
+}
 
 // load reads the file. One that is not there is an empty keyring.
 func (s *Store) load() (*content, error) {
 	data, err := readPrivate(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &content{Version: version, Records: map[string]record{}}, nil
+		return &content{records: map[envelope.ID]record{}}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading keyring file: %w", err)
@@ -35,23 +55,29 @@ func (s *Store) load() (*content, error) {
 func parse(data []byte) (*content, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	c := &content{}
-	if err := d.Decode(c); err != nil {
+	var j contentJSON
+	if err := d.Decode(&j); err != nil {
 		return nil, errors.New("it is not a keyring in JSON") // err quotes what it read
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("something follows the keyring")
 	}
-	if c.Version != version {
-		return nil, fmt.Errorf("its format version %d is unknown, this etcdseal knows version %d only", c.Version, version)
+	if j.Version != version {
+		return nil, fmt.Errorf("its format version %d is unknown, this etcdseal knows version %d only", j.Version, version)
 	}
-	if c.Records == nil {
+	if j.Records == nil {
 		return nil, errors.New("it has no records member")
 	}
-	for id, r := range c.Records {
-		if r.Revision < 1 || r.Revision > c.Revision || len(r.Record) == 0 {
-			return nil, fmt.Errorf("the entry of DEK %.40q is not complete", id)
+	c := &content{revision: j.Revision, records: make(map[envelope.ID]record, len(j.Records))}
+	for name, r := range j.Records {
+		id, err := envelope.ParseID(name)
+		if err != nil {
+			return nil, err
 		}
+		if r.Revision < 1 || r.Revision > j.Revision || len(r.Record) == 0 {
+			return nil, fmt.Errorf("the entry of DEK %s is not complete", id)
+		}
+		c.records[id] = r
 	}
 	return c, nil
 }
@@ -118,13 +144,14 @@ func syncDir(dir string) error {
 // encode writes one record a line, byte for byte as it was given, in the order of the
 // ids.
 func (c *content) encode() []byte {
+	ids := slices.SortedFunc(maps.Keys(c.records), func(a, b envelope.ID) int { return bytes.Compare(a[:], b[:]) })
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "{\"version\":%d,\"revision\":%d,\"records\":{", c.Version, c.Revision)
-	for i, id := range slices.Sorted(maps.Keys(c.Records)) {
+	fmt.Fprintf(&b, `{"version":%d,"revision":%d,"records":{`, version, c.revision)
+	for i, id := range ids {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, "\n%q:{\"revision\":%d,\"record\":%s}", id, c.Records[id].Revision, c.Records[id].Record)
+		fmt.Fprintf(&b, "\n\"%s\":{\"revision\":%d,\"record\":%s}", id, c.records[id].Revision, c.records[id].Record)
 	}
 	b.WriteString("\n}}\n")
 	return b.Bytes()

@@ -45,19 +45,6 @@ type Store struct {
 
 var _ dek.Store = (*Store)(nil)
 
-// content is the file.
-type content struct {
-	Version int `json:"version"`
-	// Revision is of the last write, and counts them.
-	Revision int64             `json:"revision"`
-	Records  map[string]record `json:"records"` // by their DEK's id
-}
-
-type record struct {
-	Revision int64           `json:"revision"` // of its last write
-	Record   json.RawMessage `json:"record"`
-}
-
 // Open returns the store in a file, which need not exist yet, unlike its directory. A
 // file that others than its owner may read or write is refused.
 func Open(path string) (*Store, error) {
@@ -84,7 +71,7 @@ func (s *Store) Get(ctx context.Context, id envelope.ID) (dek.Stored, error) {
 	if err != nil {
 		return dek.Stored{}, err
 	}
-	r, ok := c.Records[id.String()]
+	r, ok := c.records[id]
 	if !ok {
 		return dek.Stored{}, fmt.Errorf("reading record of DEK %s: %w", id, dek.ErrNotFound)
 	}
@@ -101,11 +88,7 @@ func (s *Store) List(ctx context.Context) (dek.Change, error) {
 		return dek.Change{}, err
 	}
 	whole := dek.Change{Whole: true}
-	for name, r := range c.Records {
-		id, err := envelope.ParseID(name)
-		if err != nil {
-			return dek.Change{}, fmt.Errorf("reading keyring file %s: %w", s.path, err)
-		}
+	for id, r := range c.records {
 		whole.Records = append(whole.Records, dek.Stored{ID: id, Data: r.Record, Revision: r.Revision})
 	}
 	return whole, nil
@@ -168,6 +151,9 @@ func (s *Store) Close() error { return nil }
 // write changes one record if allow, which is given the record that is there, returns
 // no error.
 func (s *Store) write(ctx context.Context, id envelope.ID, data []byte, allow func(r record, exists bool) error) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	if !json.Valid(data) {
 		return 0, errors.New("it is not JSON")
 	}
@@ -182,16 +168,16 @@ func (s *Store) write(ctx context.Context, id envelope.ID, data []byte, allow fu
 	if err != nil {
 		return 0, err
 	}
-	r, exists := c.Records[id.String()]
+	r, exists := c.records[id]
 	if err := allow(r, exists); err != nil {
 		return 0, err
 	}
-	c.Revision++
-	c.Records[id.String()] = record{Revision: c.Revision, Record: slices.Clone(data)}
+	c.revision++
+	c.records[id] = record{Revision: c.revision, Record: slices.Clone(data)}
 	if err := s.save(c); err != nil {
 		return 0, err
 	}
-	return c.Revision, nil
+	return c.revision, nil
 }
 
 // flock takes the lock against other processes.
