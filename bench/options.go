@@ -51,7 +51,6 @@ type options struct {
 }
 
 func (o options) measures(part string) bool { return slices.Contains(o.parts, part) }
-func (o options) has(target string) bool    { return slices.Contains(o.targets, target) }
 
 // needsSeal says whether any part of the run starts etcdseal.
 func (o options) needsSeal() bool {

@@ -29,9 +29,9 @@ func TestTwoProxies(t *testing.T) {
 	<-watch // created: events from here on are seen
 	first.putTogether(t, "first", 10)
 	for seen := 0; seen < len(first.values); {
-		response := <-watch
-		if err := response.Err(); err != nil {
-			t.Fatalf("watching through the second proxy: %v", err)
+		response, open := <-watch
+		if err := response.Err(); err != nil || !open {
+			t.Fatalf("watching through the second proxy: %v (open: %v) after %d events", err, open, seen)
 		}
 		for _, event := range response.Events {
 			seen++

@@ -1,5 +1,11 @@
 // Package e2e drives the built etcdseal between a real kube-apiserver and a
 // real etcd, and looks at what etcd holds without going through the proxy.
+//
+// The programs are built into the folder bin when they are missing; the first
+// build of kube-apiserver takes minutes, so `go run ./build` before `go test` is
+// kinder to the tests' time limit. Nothing but loopback is used. A failed test
+// shows the end of every program's log; with E2E_LOGS naming a folder, the whole
+// logs are kept there.
 package e2e
 
 import (

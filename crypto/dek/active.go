@@ -1,6 +1,7 @@
 package dek
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,7 @@ func (s *Sealer) newActive(f *fresh) *active {
 	for _, w := range f.record.Wrappings {
 		a.versions[w.KEK] = w.Version
 	}
-	a.entry = &entry{id: f.record.ID, record: f.record, data: f.data, state: pending, active: a, proved: f.record.Wrappings}
+	a.entry = &entry{id: f.record.ID, record: f.record, data: f.data, state: pending, active: a, proved: slices.Clone(f.record.Wrappings)}
 	return a
 }
 

@@ -74,6 +74,11 @@ func (m *Manager) apply(c Change) {
 			}
 		}
 	}
+}
+
+// learn makes a record known. The caller holds mu.
+func (m *Manager) learn(e *entry) {
+	m.known[e.id] = e
 	m.cache.reserve(len(m.known))
 }
 
@@ -90,7 +95,7 @@ func (m *Manager) observe(r Stored) {
 	case e == nil && err != nil:
 		m.logStrange(r, err)
 	case e == nil:
-		m.known[r.ID] = &entry{id: r.ID, record: record, data: r.Data, state: present}
+		m.learn(&entry{id: r.ID, record: record, data: r.Data, state: present})
 	case err != nil:
 		m.damage(e, r, err)
 	case e.active != nil && !proves(e.proved, record):

@@ -72,6 +72,17 @@ func TestVector(t *testing.T) {
 	}
 }
 
+// TestFormatShowsVector compares the record that docs/FORMAT.md shows with the frozen one.
+func TestFormatShowsVector(t *testing.T) {
+	format, err := os.ReadFile("../../docs/FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(format), "\n    "+string(vector(t, "record.json"))+"\n") {
+		t.Error("docs/FORMAT.md does not show testdata/record.json")
+	}
+}
+
 func TestParseRecord(t *testing.T) {
 	want := &dek.Record{
 		ID: vectorID(t), Keyring: "my-cluster",
@@ -94,6 +105,23 @@ func TestParseRecord(t *testing.T) {
 	again, err := want.Marshal()
 	if err != nil || string(again) != string(data) {
 		t.Errorf("Marshal: got %s, %v", again, err)
+	}
+}
+
+// TestEscapes pins the escapes of strings: the format must not follow encoding/json if
+// that changes.
+func TestEscapes(t *testing.T) {
+	r, err := dek.ParseRecord(vector(t, "record-escapes.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for c := range rune(32) {
+		want.WriteRune(c)
+	}
+	want.WriteString("\"\\/'<>&\x7f\u0080\u2028\u2029\ufffd\U0001f511")
+	if got := r.Wrappings[0].Version; got != want.String() {
+		t.Errorf("got %q, want %q", got, want.String())
 	}
 }
 
@@ -204,6 +232,7 @@ func TestMarshalRefuses(t *testing.T) {
 func FuzzParseRecord(f *testing.F) {
 	f.Add(vector(f, "record.json"))
 	f.Add(vector(f, "record-wrappings.json"))
+	f.Add(vector(f, "record-escapes.json"))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := dek.ParseRecord(data)

@@ -157,7 +157,7 @@ func (m *Manager) renewAhead() {
 		case a.seals.Load() == 0:
 			m.retire(a.entry)
 		default:
-			m.sealing.start(s, s.renew)
+			m.sealing.start(s, s.renewAhead)
 		}
 	}
 }

@@ -156,9 +156,12 @@ func TestReady(t *testing.T) {
 		}
 		s := w.sealer(m)
 		w.main.Fail(kek.Disabled, kek.OpWrap)
-		if err := m.Ready(t.Context()); kek.ClassOf(err) != kek.Disabled {
-			t.Errorf("with a disabled KEK: got %v", err)
+		for range 3 {
+			if err := m.Ready(t.Context()); kek.ClassOf(err) != kek.Disabled {
+				t.Errorf("with a disabled KEK: got %v", err)
+			}
 		}
+		w.wantCalls(1, 0)
 		w.main.Fail(0)
 		w.pass(dek.DefaultRefusalTime)
 		for range 3 {
@@ -177,6 +180,30 @@ func TestReady(t *testing.T) {
 		}
 		w.record(key.ID())
 	})
+}
+
+// TestReadyLongAgo seals for the first time long after a DEK was made for it.
+func TestReadyLongAgo(t *testing.T) {
+	for name, wait := range map[string]func(w *world){
+		"most of its life": func(w *world) { w.pass(dek.DefaultLifetime - time.Hour) },
+		"until a rotation": func(w *world) { w.main.Rotate("2"); w.pass(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
+				s := w.sealer(m)
+				if err := m.Ready(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				wait(w)
+				r := w.record(w.seal(s).ID())
+				if got := time.Since(r.Created); got > time.Minute {
+					t.Errorf("the DEK is %s old at its first seal", got)
+				}
+				w.wantCalls(2, 2)
+			})
+		})
+	}
 }
 
 func TestReadyAsksTheStore(t *testing.T) {

@@ -66,7 +66,7 @@ func (s *Sealer) TryKey() (*envelope.Key, bool) {
 	}
 	n := a.seals.Add(1)
 	if n > a.limit {
-		a.seals.Add(-1)
+		a.seals.Add(-1) // never below what was handed out
 		return nil, false
 	}
 	if n == a.ahead {
@@ -105,18 +105,32 @@ func (s *Sealer) remembered() error {
 	return fmt.Errorf("having a DEK of KEK %q: %w", s.kek, s.failure)
 }
 
-// renew sees to it that the Sealer has a DEK that is good for a while. It is run
-// through sealing, one at a time.
+// renew sees to it that the Sealer has a DEK that can seal. It is run through sealing,
+// one at a time.
 func (s *Sealer) renew(ctx context.Context) (none struct{}, err error) {
 	a, err := s.revive(ctx)
-	if err != nil || a != nil && !a.due(s.m.clock()) {
-		return none, s.remember(err)
+	if err == nil && a == nil {
+		err = s.replace(ctx)
 	}
-	a, err = s.prepare(ctx)
+	return none, s.remember(err)
+}
+
+// renewAhead is renew for a DEK that can seal, but not for long.
+func (s *Sealer) renewAhead(ctx context.Context) (none struct{}, err error) {
+	a, err := s.revive(ctx)
+	if err == nil && (a == nil || a.due(s.m.clock())) {
+		err = s.replace(ctx)
+	}
+	return none, s.remember(err)
+}
+
+// replace makes the candidate the DEK that seals.
+func (s *Sealer) replace(ctx context.Context) error {
+	a, err := s.prepare(ctx)
 	if err != nil {
-		return none, s.remember(err)
+		return err
 	}
-	return none, s.remember(s.m.settle(ctx, a.entry))
+	return s.m.settle(ctx, a.entry)
 }
 
 // revive mends the record of the DEK that sealed last, and returns that DEK if it can
@@ -164,8 +178,7 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 	defer m.mu.Unlock()
 	s.candidate = s.newActive(f)
 	s.wanted = make(map[string]string)
-	m.known[f.record.ID] = s.candidate.entry
-	m.cache.reserve(len(m.known))
+	m.learn(s.candidate.entry)
 	return s.candidate, nil
 }
 

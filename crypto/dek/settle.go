@@ -14,6 +14,8 @@ import (
 // once. Run tries again later.
 const maxSettleTries = 8
 
+var errGoneAgain = fmt.Errorf("%w: the record is gone again as soon as it is put back", ErrStoreUnavailable)
+
 // Restore puts back the record that recordKey names, of which somebody saw that it is
 // missing, and returns once the store has it. The DEK is not sealed with meanwhile.
 // The record is created where there is none and never written over another.
@@ -40,13 +42,21 @@ func (m *Manager) Restore(ctx context.Context, recordKey []byte) error {
 
 // settle waits until the store has an entry's record.
 func (m *Manager) settle(ctx context.Context, e *entry) error {
-	flight := m.settling.start(e.id, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, m.mend(ctx, e)
-	})
-	if _, err := flight.wait(ctx); err != nil {
-		return &Error{ID: e.id, Op: "storing", Err: err}
+	for range maxSettleTries {
+		flight := m.settling.start(e.id, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, m.mend(ctx, e)
+		})
+		if _, err := flight.wait(ctx); err != nil {
+			return &Error{ID: e.id, Op: "storing", Err: err}
+		}
+		m.mu.Lock()
+		done := e.state == present
+		m.mu.Unlock()
+		if done { // and not lost between the end of a flight that was joined and here
+			return nil
+		}
 	}
-	return nil
+	return &Error{ID: e.id, Op: "storing", Err: errGoneAgain}
 }
 
 // mend does what an entry's state asks for until the store has its record.
@@ -72,7 +82,7 @@ func (m *Manager) mend(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: the record is gone again as soon as it is put back", ErrStoreUnavailable)
+	return errGoneAgain
 }
 
 // create stores an entry's record where there is none. now is the entry as it was
@@ -205,7 +215,7 @@ func (m *Manager) settleAll(ctx context.Context) bool {
 	for _, e := range m.unsettled() {
 		err := m.settle(ctx, e)
 		if err != nil && !errors.Is(err, ErrTombstoned) {
-			m.log.Warn("a record cannot be put back yet", "dek", e.id.String(), "error", err)
+			m.log.Warn("a record cannot be put right yet", "dek", e.id.String(), "error", err)
 			done = false
 		}
 	}
@@ -246,7 +256,6 @@ func (m *Manager) lookup(ctx context.Context, id envelope.ID) (*Record, error) {
 	if m.known[id] == nil {
 		m.observe(stored)
 	}
-	m.cache.reserve(len(m.known))
 	return record, err
 }
 

@@ -89,12 +89,9 @@ func (w *wrapper) unwrap(ctx context.Context, h *holder, id envelope.ID, wrapped
 	return dek, nil
 }
 
-// open makes the key of a record by whichever of its wrappings will do, and returns
-// which one did.
+// open makes the key of a record, which was checked, by whichever of its wrappings will
+// do, and returns which one did.
 func (w *wrapper) open(ctx context.Context, r *Record) (*envelope.Key, *Wrapping, error) {
-	if r.Keyring != w.keyring {
-		return nil, nil, fmt.Errorf("%w: it is of the keyring %.64q, this one is %q", ErrBadRecord, r.Keyring, w.keyring)
-	}
 	var errs []error
 	for _, wrapped := range w.likely(r) {
 		dek, err := w.unwrap(ctx, w.keks[wrapped.KEK], r.ID, wrapped)

@@ -10,10 +10,10 @@ import (
 
 // Rule is one rule of the configuration file.
 type Rule struct {
-	Prefix    string
-	Unsealed  bool // seal: false
-	Deny      bool // plaintext: deny
-	PassBroke bool // onUndecryptable: passthrough
+	Prefix      string
+	Unsealed    bool // seal: false
+	Deny        bool // plaintext: deny
+	Passthrough bool // onUndecryptable: passthrough
 }
 
 // Config says how to run an etcdseal. Binaries, KEKFile and Endpoints must be
@@ -102,7 +102,7 @@ rules:
     kek: dev
     seal: {{not .Unsealed}}
     plaintext: {{if .Deny}}deny{{else}}allow{{end}}
-{{- if .PassBroke}}
+{{- if .Passthrough}}
     onUndecryptable: passthrough
 {{- end}}
 {{- end}}

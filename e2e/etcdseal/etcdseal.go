@@ -18,6 +18,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/etcdseal/etcdseal/e2e/pki"
 	"github.com/etcdseal/etcdseal/e2e/process"
@@ -28,6 +30,8 @@ const (
 	stopLimit    = 60 * time.Second
 	commandLimit = 30 * time.Second
 	dialLimit    = 10 * time.Second
+	// firstRetry is the pause of a client before it connects again.
+	firstRetry = 5 * time.Millisecond
 )
 
 // Proxy is one etcdseal. It keeps its addresses over restarts. Its methods are
@@ -159,13 +163,19 @@ func (p *Proxy) Dir() string { return p.dir }
 func (p *Proxy) LogText(t testing.TB) string { return p.log.Text(t) }
 
 // ClientConfig configures an etcd client to talk to the proxy. With a listener
-// under TLS, authority and client give the client's certificate.
+// under TLS, authority and client give the client's certificate. The client
+// reconnects within moments: after an outage of etcd its calls are there before
+// the proxy's own, which is when the proxy must be careful.
 func (p *Proxy) ClientConfig(t testing.TB, authority *pki.Authority, client pki.Files) clientv3.Config {
 	t.Helper()
 	cfg := clientv3.Config{
 		Endpoints:   []string{p.Endpoint()},
 		DialTimeout: dialLimit,
 		Logger:      zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstRetry, Multiplier: 1, MaxDelay: firstRetry},
+			MinConnectTimeout: dialLimit,
+		})},
 	}
 	if p.cfg.ListenTLS.CertFile != "" {
 		cfg.TLS = authority.ClientConfig(t, client)

@@ -4,7 +4,8 @@
 //
 // The sequence is a function of the seed and of the reference's answers alone, so that a run against fresh endpoints is repeated by its seed.
 // Operations follow one another, because revisions could not be compared otherwise. What etcd itself leaves to chance is not compared: where the
-// responses of a watch, or the chunks of a RangeStream, are cut, the header of an event, and the order of leases.
+// responses of a watch, or the chunks of a RangeStream, are cut, the header of an event, and the order of leases. The tests of this package take
+// -difftest.seed and -difftest.operations to repeat a run or to make other ones.
 //
 // What the subject stores is not looked at; a caller that wants to know reads the etcd behind it.
 package difftest

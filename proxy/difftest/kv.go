@@ -3,6 +3,7 @@ package difftest
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -190,8 +191,22 @@ func (e *engine) huge(ctx context.Context) error {
 	default:
 		r.Value = noise(e.rng, pick(e.rng, []int{request, message})+edge)
 	}
-	if e.chance(2) {
-		return e.send(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: r}}}})
+	if !e.chance(2) {
+		e.offTheEdge(r, func() *pb.InternalRaftRequest { return &pb.InternalRaftRequest{Put: r} })
+		return e.send(ctx, r)
 	}
-	return e.send(ctx, r)
+	t := &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: r}}}}
+	e.offTheEdge(r, func() *pb.InternalRaftRequest { return &pb.InternalRaftRequest{Txn: t} })
+	return e.send(ctx, t)
+}
+
+// offTheEdge makes a value longer by a few bytes when the request as etcd logs it is about as long as the limit: a number that etcd puts into it takes
+// more bytes on one server than on another.
+func (e *engine) offTheEdge(r *pb.PutRequest, logged func() *pb.InternalRaftRequest) {
+	const vague = 8
+	request := logged()
+	request.Header = &pb.RequestHeader{ID: math.MaxUint64}
+	if over := proto.Size(request) - e.cfg.MaxRequestBytes; -vague < over && over < 2*vague {
+		r.Value = append(r.Value, make([]byte, 2*vague)...)
+	}
 }

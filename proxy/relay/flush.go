@@ -25,14 +25,14 @@ func (p *Pair) flush(d Direction) {
 
 // flushFrom is flush for the goroutine that reads from leg d: it may be held up
 // by the other leg, never by its own, or two peers that both write before they
-// read would wait for each other. It also waits while others write more to that
-// leg than it should have to store.
+// read would wait for each other. It also waits while others write, when more
+// than should be stored has been relayed to that leg meanwhile.
 func (p *Pair) flushFrom(d Direction) {
 	p.mu.Lock()
 	other := p.legs[1-d]
-	if other.writing && other.pending() >= outSoft {
+	if other.writing && other.relayed >= outSoft {
 		p.kick(d)
-		for other.writing && other.pending() >= outSoft && !p.closed {
+		for other.writing && other.relayed >= outSoft && !p.closed {
 			other.taken.Wait()
 		}
 	}
@@ -97,7 +97,7 @@ func (p *Pair) writeLeg(d Direction) {
 			return
 		}
 		out := l.out
-		l.out, l.writing = nil, true
+		l.out, l.relayed, l.writing = nil, 0, true
 		l.taken.Broadcast()
 		p.mu.Unlock()
 		_, err := l.conn.Write(*out)
@@ -130,7 +130,7 @@ func (p *Pair) writeFailed(d Direction, err error) {
 
 // stopWriting makes a leg forget what waits for it, now and later.
 func (l *leg) stopWriting() {
-	l.broken = true
+	l.broken, l.relayed = true, 0
 	if l.out != nil {
 		*l.out = (*l.out)[:0]
 		outBuffers.Put(l.out)

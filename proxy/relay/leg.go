@@ -61,6 +61,7 @@ type leg struct {
 
 	// Pair.mu guards the rest.
 	out        *[]byte // frames that wait for the socket; nil when there are none
+	relayed    int     // bytes of them that came from the other peer
 	writing    bool    // a goroutine is writing, and will go on while out has something
 	enc        *hpack.Encoder
 	encoded    bytes.Buffer

@@ -33,6 +33,27 @@ type assembler struct {
 	place  *reservation
 }
 
+// room is how much memory to have for a message of which n bytes are there. A
+// client's small one gets what it needs as its bytes come, so that announcing a
+// message costs nothing; a large one is in the budget, and gets all at once.
+func (a *assembler) room(d Direction, n int) int {
+	if d == Response || a.size > freeMessage {
+		return a.size
+	}
+	return min(a.size, 4*n)
+}
+
+// grow makes room for n bytes more.
+func (a *assembler) grow(d Direction, n int) {
+	have := a.buf
+	if len(have.b)+n <= cap(have.b) {
+		return
+	}
+	a.buf = newBuffer(a.room(d, len(have.b)+n))
+	a.buf.b = append(a.buf.b, have.b...)
+	have.free()
+}
+
 // input takes DATA of a rewritten half. mu is held, but not while working.
 func (p *Pair) input(s *stream, d Direction, data []byte) {
 	h := &s.half[d]
@@ -163,6 +184,7 @@ func (p *Pair) process(s *stream, d Direction, data []byte, owned bool) (finishe
 			data = data[a.size:]
 		} else {
 			n := min(a.size-len(a.buf.b), len(data))
+			a.grow(d, n)
 			a.buf.b = append(a.buf.b, data[:n]...)
 			data = data[n:]
 			if a.late > 0 {
@@ -233,7 +255,7 @@ func (p *Pair) begin(s *stream, d Direction, data []byte, owned bool) (ok, wait 
 		a.loose = int64(a.size)
 	}
 	if !whole {
-		a.buf = newBuffer(a.size)
+		a.buf = newBuffer(a.room(d, len(data)))
 		a.late = max(a.size-maxAhead, 0)
 	}
 	h.credit += int64(messagePrefixSize + a.size - a.late)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,9 @@ type peer struct {
 	fr   *http2.Framer
 	buf  bytes.Buffer
 	enc  *hpack.Encoder
+
+	// inStep makes each frame have its effect before the next one is sent.
+	inStep bool
 
 	mu     sync.Mutex
 	events []event
@@ -233,8 +237,11 @@ func (p *peer) data(id uint32, end bool, b []byte) {
 // comes of it is what tests look at.
 func (p *peer) check(err error) {
 	p.t.Helper()
-	if err != nil && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, net.ErrClosed) {
-		p.t.Logf("writing: %v", err)
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, net.ErrClosed) {
+		p.t.Errorf("writing: %v", err)
+	}
+	if p.inStep {
+		synctest.Wait()
 	}
 }
 
@@ -327,9 +334,19 @@ func pipes(t *testing.T, cfg Config, s *testSession, test func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, cfg, s)
+		defer r.close()
 		r.hello()
 		test(r)
-		r.close()
+	})
+}
+
+// pipesWithoutHello is pipes up to where either peer says its settings.
+func pipesWithoutHello(t *testing.T, test func(*rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, &testSession{})
+		defer r.close()
+		test(r)
 	})
 }
 
@@ -337,7 +354,9 @@ func pipes(t *testing.T, cfg Config, s *testSession, test func(*rig)) {
 func newRig(t testing.TB, cfg Config, s *testSession) *rig {
 	client, clientEnd := newMemConns(64 << 10)
 	up, upEnd := newMemConns(64 << 10)
-	return newRigOn(t, cfg, s, client, clientEnd, up, upEnd)
+	r := newRigOn(t, cfg, s, client, clientEnd, up, upEnd)
+	r.client.inStep, r.up.inStep = true, true
+	return r
 }
 
 func newRigOn(t testing.TB, cfg Config, s *testSession, client, clientEnd, up, upEnd net.Conn) *rig {
@@ -414,3 +433,12 @@ func (r *rig) streams() int {
 
 // pass lets the bubble's time pass.
 func pass(d time.Duration) { <-time.After(d) }
+
+// observer writes down what it is told.
+type observer struct{ log []string }
+
+func (o *observer) StreamStarted(method string) { o.log = append(o.log, "+"+method) }
+
+func (o *observer) StreamEnded(method string, code int, _ time.Duration) {
+	o.log = append(o.log, fmt.Sprintf("-%s:%d", method, code))
+}

@@ -87,7 +87,8 @@ type Codec interface {
 type Eager interface {
 	Codec
 	// Ahead sees what has come so far of an uncompressed message. It may change
-	// it in place; Rewrite, or Wait, gets the same memory when all has come.
+	// it in place; Rewrite, or Wait, gets what it left when all has come, in the
+	// same memory if it is a response.
 	Ahead(d Direction, msg []byte)
 }
 

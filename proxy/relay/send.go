@@ -59,7 +59,8 @@ func (p *Pair) makeReady(s *stream, d Direction) {
 // could write anything.
 func (p *Pair) write(s *stream, d Direction, it *item) bool {
 	h, l := &s.half[d], p.legs[1-d]
-	if l.pending() >= outSoft && !(d == Request && it.kind == itemHeaders) {
+	before := l.pending()
+	if before >= outSoft && !(d == Request && it.kind == itemHeaders) {
 		return false
 	}
 	id := s.idOn(1 - d)
@@ -67,20 +68,20 @@ func (p *Pair) write(s *stream, d Direction, it *item) bool {
 	case itemHeaders:
 		l.writeHeaders(id, it.fields, it.end)
 		h.endOut = h.endOut || it.end
-		return true
 	case itemReset:
 		l.reset(id, it.code)
 		s.closed[1-d] = true
-		return true
-	}
-	n := it.size()
-	if n > 0 {
-		n = int(min(int64(n), int64(l.maxFrame), l.sendWindow, h.sendWindow))
-		if n <= 0 {
-			return false
+	default:
+		n := it.size()
+		if n > 0 {
+			n = int(min(int64(n), int64(l.maxFrame), l.sendWindow, h.sendWindow))
+			if n <= 0 {
+				return false
+			}
 		}
+		p.writeData(s, d, it, n)
 	}
-	p.writeData(s, d, it, n)
+	l.relayed += l.pending() - before
 	return true
 }
 

@@ -100,15 +100,13 @@ func TestOtherKeysArePassedOver(t *testing.T) {
 	}
 }
 
-// TestCompaction compacts revisions that a watch has not seen.
+// TestCompaction compacts revisions that a watch was to begin with.
 func TestCompaction(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	a := s.dial("")
+	a := s.dial("").(*etcdstore.Store)
 	defer func() { _ = a.Close() }()
-	changes, resync, _ := follow(t, a)
-	<-changes
-	for n := range byte(20) {
+	for n := range byte(5) {
 		revision, err := a.Create(t.Context(), dektest.ID(n), dektest.Record(dektest.ID(n), n))
 		if err != nil {
 			t.Fatal(err)
@@ -117,12 +115,22 @@ func TestCompaction(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	err := a.Follow(t.Context(), 1, nil, func(c dek.Change) { t.Errorf("got %+v though revisions are missing", c) })
+	if !errors.Is(err, etcdstore.ErrAgain) {
+		t.Errorf("got %v, want to read everything again", err)
+	}
+}
+
+// TestWatchOfTheFuture has a watch come to a revision that etcd does not have any more.
+func TestWatchOfTheFuture(t *testing.T) {
+	t.Parallel()
+	a := newServer(t).dial("").(*etcdstore.Store)
+	defer func() { _ = a.Close() }()
+	resync := make(chan struct{}, 1)
 	resync <- struct{}{}
-	seen := map[string]bool{}
-	for len(seen) < 20 {
-		for _, r := range (<-changes).Records {
-			seen[r.ID.String()] = true
-		}
+	err := a.Follow(t.Context(), 1000, resync, func(c dek.Change) { t.Errorf("got %+v", c) })
+	if !errors.Is(err, etcdstore.ErrAgain) {
+		t.Errorf("got %v, want to read everything again", err)
 	}
 }
 

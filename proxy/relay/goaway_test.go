@@ -1,0 +1,175 @@
+package relay
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+)
+
+// TestGoAwayOfTheUpstream opens streams 1, 3, 5 of which "/local" ones are
+// answered by the proxy, and looks at what the client is told.
+func TestGoAwayOfTheUpstream(t *testing.T) {
+	local := Route{Refuse: &Status{codes.Unimplemented, ""}}
+	for name, test := range map[string]struct {
+		paths []string
+		last  uint32 // upstream's
+		begun uint32 // an upstream stream with an answer that has begun
+		want  []string
+	}{
+		"all taken":                   {[]string{"/p", "/p", "/p"}, 7, 0, []string{"GOAWAY 5 NO_ERROR"}},
+		"more than there are":         {[]string{"/p", "/p", "/p"}, 99, 0, []string{"GOAWAY 97 NO_ERROR"}},
+		"some taken":                  {[]string{"/p", "/p", "/p"}, 3, 0, []string{"GOAWAY 1 NO_ERROR", "RST_STREAM 3 REFUSED_STREAM", "RST_STREAM 5 REFUSED_STREAM"}},
+		"the proxy's own alone":       {[]string{"/p", "/p"}, 1, 0, []string{"GOAWAY 0 NO_ERROR", "RST_STREAM 1 REFUSED_STREAM", "RST_STREAM 3 REFUSED_STREAM"}},
+		"none":                        {[]string{"/p"}, 0, 0, []string{"GOAWAY 0 NO_ERROR", "RST_STREAM 1 REFUSED_STREAM"}},
+		"later":                       {[]string{"/p"}, maxStreamID, 0, []string{"GOAWAY 2147483647 NO_ERROR"}},
+		"answered here and not there": {[]string{"/p", "/local", "/p"}, 3, 0, []string{"GOAWAY 3 NO_ERROR", "RST_STREAM 5 REFUSED_STREAM"}},
+		"answered here above all":     {[]string{"/p", "/p", "/local"}, 3, 0, []string{"GOAWAY 5 NO_ERROR", "RST_STREAM 3 REFUSED_STREAM"}},
+		"an answer that has begun":    {[]string{"/p", "/p"}, 3, 5, []string{"GOAWAY 1 NO_ERROR"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &testSession{route: func(path string) Route {
+				if path == "/local" {
+					return local
+				}
+				return Route{}
+			}}
+			pipes(t, Config{}, s, func(r *rig) {
+				for i, path := range test.paths {
+					r.client.call(uint32(2*i+1), path)
+				}
+				if test.begun != 0 {
+					r.up.headers(test.begun, false, ":status", "200")
+				}
+				r.client.got()
+				r.up.got()
+				r.up.check(r.up.fr.WriteGoAway(test.last, http2.ErrCodeNo, nil))
+				got := map[string]bool{}
+				for _, e := range r.client.got() {
+					got[e] = true
+				}
+				for _, e := range test.want {
+					if !got[e] {
+						t.Errorf("%s is missing in %v", e, got)
+					}
+				}
+				if len(got) != len(test.want) {
+					t.Errorf("got %v, want %v", got, test.want)
+				}
+				r.up.want("nothing goes up on what it does not take")
+			})
+		})
+	}
+}
+
+// TestStreamsAfterGoAway crosses the client's frames with a GOAWAY: they are
+// ignored, nothing goes up, and the streams before go on.
+func TestStreamsAfterGoAway(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		r.client.call(1, "/p")
+		r.up.got()
+		r.up.check(r.up.fr.WriteGoAway(3, http2.ErrCodeNo, nil))
+		r.client.want("goaway", "GOAWAY 1 NO_ERROR")
+		r.client.call(3, "/p", "in", "table")
+		r.client.data(3, false, make([]byte, 10))
+		r.client.headers(3, true, "trailers", "x")
+		r.client.check(r.client.fr.WriteWindowUpdate(3, 9))
+		r.client.check(r.client.fr.WriteRSTStream(3, http2.ErrCodeCancel))
+		r.up.want("nothing")
+		r.client.headers(1, true, "in", "table")
+		r.up.want("the table went on", "HEADERS 3 in=table end")
+		r.up.answer(3, nil)
+		r.client.want("the answer", "HEADERS 1 :status=200", `DATA 1 "\x00\x00\x00\x00\x00"`, "HEADERS 1 grpc-status=0 end")
+		pass(2 * lingerTime)
+		<-r.ran
+		if r.err != nil {
+			t.Errorf("Run: %v", r.err)
+		}
+	})
+}
+
+func TestGoAwayOnlyFalls(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		r.client.call(1, "/p")
+		r.client.call(3, "/p")
+		r.up.check(r.up.fr.WriteGoAway(maxStreamID, http2.ErrCodeNo, nil))
+		r.client.call(5, "/p")
+		r.up.check(r.up.fr.WriteGoAway(5, http2.ErrCodeNo, nil))
+		r.up.check(r.up.fr.WriteGoAway(7, http2.ErrCodeNo, nil))
+		r.pair.Shutdown()
+		r.client.want("goaways", "GOAWAY 2147483647 NO_ERROR", "RST_STREAM 5 REFUSED_STREAM", "GOAWAY 3 NO_ERROR", "GOAWAY 3 NO_ERROR", "GOAWAY 3 NO_ERROR", `PING "etcdseal"`)
+	})
+}
+
+// TestProxyAnswerSurvivesGoAway has the proxy's own answer wait for the client
+// when the upstream says that it has not seen the stream.
+func TestProxyAnswerSurvivesGoAway(t *testing.T) {
+	s := &testSession{route: func(string) Route { return Route{HTTPStatus: 501, HTTPBody: "no"} }}
+	pipes(t, Config{}, s, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+		r.client.call(1, "/p")
+		r.up.check(r.up.fr.WriteGoAway(0, http2.ErrCodeNo, nil))
+		r.client.want("headers", "HEADERS 1 :status=501 content-type=text/plain; charset=utf-8 content-length=2", "GOAWAY 1 NO_ERROR")
+		r.client.check(r.client.fr.WriteWindowUpdate(1, 10))
+		r.client.want("body", `DATA 1 "no" end`, "RST_STREAM 1 NO_ERROR")
+	})
+}
+
+func TestShutdownWaitsForCallsButNotForWatches(t *testing.T) {
+	s := &testSession{route: func(path string) Route { return Route{Long: path == "/watch"} }}
+	for name, answer := range map[string]bool{"ping answered": true, "ping ignored": false} {
+		t.Run(name, func(t *testing.T) {
+			pipes(t, Config{}, s, func(r *rig) {
+				r.client.call(1, "/watch")
+				r.client.call(3, "/p")
+				r.pair.Shutdown()
+				r.pair.Shutdown()
+				r.client.want("first", "GOAWAY 2147483647 NO_ERROR", `PING "etcdseal"`)
+				r.client.call(5, "/p") // it has not seen it yet
+				if answer {
+					r.client.check(r.client.fr.WritePing(true, drainPing))
+				} else {
+					pass(drainPingTime)
+				}
+				r.client.want("second", "GOAWAY 5 NO_ERROR")
+				r.client.call(7, "/p")
+				r.up.want("all but the last", "HEADERS 3 :method=POST :scheme=http :path=/watch :authority=a", "HEADERS 5 "+pHeaders, "HEADERS 7 "+pHeaders)
+				for id := uint32(5); id <= 7; id += 2 {
+					r.up.answer(id, nil)
+					r.client.data(id-2, true, nil)
+				}
+				want := []string{}
+				for id := 3; id <= 5; id += 2 {
+					want = append(want, fmt.Sprintf("HEADERS %d :status=200", id), fmt.Sprintf(`DATA %d "\x00\x00\x00\x00\x00"`, id), fmt.Sprintf("HEADERS %d grpc-status=0 end", id))
+				}
+				r.client.want("answers", want...)
+				if !r.client.closed() {
+					t.Error("the client's leg is open")
+				}
+				// What comes for the watch now has nowhere to go, and does not
+				// take the end back.
+				r.up.headers(3, false, ":status", "200")
+				r.client.conn.Close()
+				<-r.ran
+				if r.err != nil {
+					t.Errorf("Run: %v", r.err)
+				}
+			})
+		})
+	}
+}
+
+func TestShutdownOfAnIdlePair(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		before := time.Now()
+		r.pair.Shutdown()
+		r.client.got()
+		r.client.check(r.client.fr.WritePing(true, drainPing))
+		<-r.ran
+		if r.err != nil || time.Since(before) > lingerTime {
+			t.Errorf("after %v: %v", time.Since(before), r.err)
+		}
+	})
+}
