@@ -24,6 +24,8 @@ type call struct {
 	method  wire.Method
 	floor   int64 // the revision that the answer cannot be below
 	ahead   progress
+	asked   bool // the request was passed on
+	writes  bool // and may have changed something
 }
 
 // progress is how far a response has been opened while it comes in.
@@ -85,6 +87,9 @@ func refuse(st *relay.Status) relay.Verdict { return relay.Verdict{Action: relay
 
 // request guards and seals one request. The error is errWait or nil.
 func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay.Verdict, error) {
+	if c.asked && !c.method.ClientStreams {
+		return refuse(&relay.Status{Code: codes.Internal, Message: secondRequest}), nil
+	}
 	scan := &w.scan
 	switch err := scan.Parse(c.method.Request, msg); {
 	case errors.Is(err, wire.ErrTooManyOps):
@@ -108,8 +113,12 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	if found {
 		out = w.seal(lent[:0], c.session.metrics)
 	}
-	return relay.Verdict{Msg: out, Untouched: !shows}, nil
+	c.asked = true
+	return relay.Verdict{Msg: out, Untouched: !shows && !found}, nil
 }
+
+// secondRequest is etcd's own answer to two messages on a call that takes one.
+const secondRequest = "cardinality violation: received multiple request messages for non-client-streaming RPC"
 
 // choose finds the key of every value that is to be sealed. The error is errWait
 // or nil.
@@ -123,7 +132,13 @@ func (c *call) choose(ctx context.Context, w *scratch) (found bool, _ *relay.Sta
 		}
 		v := &scan.Values[op.Value]
 		r := c.rules.find(v.Key)
-		if r == nil || r.Sealer == nil {
+		if r == nil {
+			continue
+		}
+		if r.Sealer == nil {
+			if envelope.Is(v.Old) {
+				return false, refusal(codes.InvalidArgument, "writing the value of %s: it begins as an envelope does, and could not be read again while its rule says `seal: false`", quote(v.Key)), nil
+			}
 			continue
 		}
 		key, err := c.session.sealingKey(ctx, r.Sealer)
@@ -164,7 +179,7 @@ func (c *call) Ahead(d relay.Direction, msg []byte) {
 	}
 	w := scratches.Get().(*scratch)
 	defer w.release()
-	_, st, err := c.open(nil, w, msg[:c.ahead.read+whole])
+	_, st, err := c.open(nil, w, msg[:c.ahead.read+whole], true)
 	c.ahead.failed = st
 	c.ahead.stopped = st != nil || err != nil
 }
@@ -174,7 +189,7 @@ func (c *call) Ahead(d relay.Direction, msg []byte) {
 func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verdict, error) {
 	out, st, err := msg[:c.ahead.written], c.ahead.failed, error(nil)
 	if st == nil {
-		out, st, err = c.open(ctx, w, msg)
+		out, st, err = c.open(ctx, w, msg, false)
 	}
 	if err != nil {
 		return relay.Verdict{}, err
@@ -182,7 +197,7 @@ func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verd
 	header := c.ahead.header
 	c.ahead = progress{}
 	if st != nil {
-		if c.method.Request != wire.RangeRequest && header.Revision > 0 {
+		if c.writes && header.Revision > 0 {
 			st = appliedRefusal(st, header.Revision)
 		}
 		return refuse(st), nil
@@ -191,11 +206,15 @@ func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verd
 }
 
 // open opens the part of a response that was not opened yet and returns all that
-// is. The error is errWait or nil.
-func (c *call) open(ctx context.Context, w *scratch, msg []byte) ([]byte, *relay.Status, error) {
+// is. The error is errWait or nil; it is errWait, too, if more is to come and the
+// part is not in the plain form, which cannot be opened where it stands.
+func (c *call) open(ctx context.Context, w *scratch, msg []byte, more bool) ([]byte, *relay.Status, error) {
 	scan, a := &w.scan, &c.ahead
 	if err := scan.Parse(c.method.Response, msg[a.read:]); err != nil {
 		return nil, refusal(codes.DataLoss, "etcd's answer cannot be read: %v", err), nil
+	}
+	if more && scan.Normalised {
+		return nil, nil, errWait
 	}
 	if scan.HasHeader {
 		a.header = scan.Header

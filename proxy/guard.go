@@ -15,6 +15,7 @@ func (c *call) guard(ops []wire.Op) (shows bool, _ *relay.Status) {
 	for i := range ops {
 		op := &ops[i]
 		writes := op.Kind == wire.OpPut || op.Kind == wire.OpDelete
+		c.writes = c.writes || writes
 		if writes && reserved != nil && wire.Overlaps(op.Key, op.End, reserved) {
 			return false, refusal(codes.PermissionDenied, "writing %s: keys under %q hold etcdseal's keyring and are for etcdseal alone to write", keyRange(op), reserved)
 		}

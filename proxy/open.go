@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -11,7 +12,17 @@ import (
 	"github.com/etcdseal/etcdseal/proxy/relay"
 )
 
-func quote(key []byte) string { return strconv.Quote(string(key)) }
+// maxQuoted is how much of a key an error names, in bytes. etcd's keys may have
+// more than a megabyte, and errors travel in headers.
+const maxQuoted = 256
+
+// quote names a key in an error.
+func quote(key []byte) string {
+	if len(key) > maxQuoted {
+		return fmt.Sprintf("%q… (%d bytes)", key[:maxQuoted], len(key))
+	}
+	return strconv.Quote(string(key))
+}
 
 // open returns a scanned response with its values opened, in its memory, appended
 // to dst, which is nil or stands before it in the same memory. First all

@@ -90,6 +90,7 @@ type Server struct {
 	pairs   map[*relay.Pair]bool
 	closing bool
 	conns   sync.WaitGroup
+	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
 }
 
 // New returns a server that does not serve yet.
@@ -126,8 +127,8 @@ func New(c Config) *Server {
 	return s
 }
 
-// SetRules makes new calls and watches follow other rules. Those that are
-// under way keep the ones they began with.
+// SetRules makes new calls, and what watches see from now on, follow other rules.
+// Calls that are under way keep the ones they began with.
 func (s *Server) SetRules(r *Rules) { s.rules.Store(r) }
 
 // Serve accepts connections until ctx ends. Then it asks clients to go
@@ -148,6 +149,17 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 		s.conns.Go(func() { s.serve(conn) })
 	}
+}
+
+// giveUpEvery is how often a connection may be given up since nothing can be sealed
+// on it. A new one is checked anew; if that never helps, keys under no rule, which
+// share the connection, shall hardly notice.
+const giveUpEvery = 5 * time.Second
+
+// mayGiveUp reports whether it is time to give another connection up.
+func (s *Server) mayGiveUp() bool {
+	now, last := time.Now().UnixNano(), s.gaveUp.Load()
+	return now-last >= int64(giveUpEvery) && s.gaveUp.CompareAndSwap(last, now)
 }
 
 // shutdown ends all connections, those without calls in flight at once.

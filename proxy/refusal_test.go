@@ -272,3 +272,36 @@ func TestCompressedCalls(t *testing.T) {
 		t.Error("a compressed range shows another value")
 	}
 }
+
+func TestValuesThatLookSealedAreRefusedWhereNothingIsSealed(t *testing.T) {
+	l := newLab(t, setup{open: true})
+	_, err := etcdserverpb.NewKVClient(l.conn(t)).Put(bounded(t), &etcdserverpb.PutRequest{Key: []byte(sealedPrefix + "a"), Value: []byte("\x00es\x01x")})
+	wantStatus(t, err, codes.InvalidArgument, "etcdseal: ", sealedPrefix+"a")
+	if l.stored(t, sealedPrefix+"a") != nil {
+		t.Error("the value was stored")
+	}
+}
+
+func TestASecondRequestOnAUnaryCallIsRefused(t *testing.T) {
+	l := newLab(t, setup{})
+	ctx := bounded(t)
+	_, err := l.client.Put(ctx, sealedPrefix+"a", "sealed")
+	must(t, err)
+	stream, err := l.conn(t).NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, "/etcdserverpb.KV/Range")
+	must(t, err)
+	must(t, stream.SendMsg(&etcdserverpb.RangeRequest{Key: []byte(sealedPrefix + "a")}))
+	if err := stream.SendMsg(&etcdserverpb.RangeRequest{Key: []byte("/other")}); err == nil {
+		var got etcdserverpb.RangeResponse
+		wantStatus(t, stream.RecvMsg(&got), codes.Internal, "cardinality violation")
+	}
+}
+
+func TestLongKeysAreCutInErrors(t *testing.T) {
+	l := newLab(t, setup{rule: proxy.Rule{DenyPlaintext: true}})
+	ctx := bounded(t)
+	key := sealedPrefix + strings.Repeat("k", 100000)
+	_, err := l.direct.Put(ctx, key, "plain")
+	must(t, err)
+	_, err = l.client.Get(ctx, key)
+	wantStatus(t, err, codes.FailedPrecondition, "100018 bytes")
+}

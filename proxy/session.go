@@ -72,16 +72,14 @@ func (s *session) Start(ctx context.Context, drain func()) (*relay.OwnCall, erro
 	}, nil
 }
 
-// settleCheck lets those who wait for the check go on. A failed one has the
-// client try a new connection.
+// settleCheck lets those who wait for the check go on. A failed one forbids sealing
+// on this connection and nothing else.
 func (s *session) settleCheck(err error) {
 	if err == nil {
 		s.checked.Store(checkPassed)
 	} else {
 		s.checkErr = fmt.Errorf("checking the keyring on a new connection to etcd: %w", err)
 		s.checked.Store(checkFailed)
-		s.server.logger.Warn("checking the keyring on a new connection to etcd failed", "error", err.Error())
-		s.drain()
 	}
 	close(s.done)
 }
@@ -186,13 +184,18 @@ func (s *session) awaitCheck(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	switch {
-	case s.checked.Load() == checkPassed:
+	if s.checked.Load() == checkPassed {
 		return nil
-	case s.checkErr != nil:
-		return s.checkErr
 	}
-	return errMoved
+	err := s.checkErr
+	if err == nil {
+		err = errMoved
+	}
+	if s.server.mayGiveUp() {
+		s.server.logger.Warn("giving up a connection on which nothing can be sealed", "error", err.Error())
+		s.drain()
+	}
+	return err
 }
 
 // openingKey returns the key of a DEK id, likewise.
@@ -240,7 +243,7 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 	}
 	r.MaxRequest = s.server.maxRequest
 	if m.Request == wire.WatchRequest {
-		r.Codec = &watch{session: s, rules: s.server.rules.Load()}
+		r.Codec = &watch{session: s}
 	} else {
 		r.Codec = &call{session: s, rules: s.server.rules.Load(), method: m}
 	}
@@ -251,11 +254,13 @@ const notGRPC = "etcdseal: only gRPC is served on this address\n"
 
 // unknownMethod answers as etcd does.
 func unknownMethod(path string) *relay.Status {
-	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	switch {
-	case !ok:
+	name, rooted := strings.CutPrefix(path, "/")
+	at := strings.LastIndexByte(name, '/')
+	if !rooted || at < 0 {
 		return &relay.Status{Code: codes.Unimplemented, Message: fmt.Sprintf("malformed method name: %q", path)}
-	case services[service]:
+	}
+	service, method := name[:at], name[at+1:]
+	if services[service] {
 		return &relay.Status{Code: codes.Unimplemented, Message: fmt.Sprintf("unknown method %s for service %s", method, service)}
 	}
 	return &relay.Status{Code: codes.Unimplemented, Message: "unknown service " + service}

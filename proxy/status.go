@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -23,7 +24,7 @@ func refusal(code codes.Code, format string, args ...any) *relay.Status {
 
 // keyRefusal is the status of a call that failed at the value of one key.
 func keyRefusal(key []byte, doing string, err error) *relay.Status {
-	return refusal(codeOf(err), "%s the value of %q: %v", doing, key, err)
+	return refusal(codeOf(err), "%s the value of %s: %v", doing, quote(key), err)
 }
 
 // appliedRefusal is the status of a call that etcd has carried out but whose
@@ -60,6 +61,26 @@ func codeOf(err error) codes.Code {
 			return codes.DataLoss
 		}
 		return codes.Unavailable
+	}
+	return codeOfEtcd(err)
+}
+
+// codeOfEtcd is codeOf for what etcd said to one of the proxy's own calls.
+func codeOfEtcd(err error) codes.Code {
+	code := codes.Unavailable
+	var fromClient rpctypes.EtcdError
+	var fromCheck *relay.Status
+	switch {
+	case errors.As(err, &fromClient):
+		code = fromClient.Code()
+	case errors.As(err, &fromCheck):
+		code = fromCheck.Code
+	}
+	switch code {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.FailedPrecondition, codes.Unimplemented:
+		return codes.FailedPrecondition
+	case codes.ResourceExhausted:
+		return codes.ResourceExhausted
 	}
 	return codes.Unavailable
 }

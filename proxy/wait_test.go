@@ -14,6 +14,7 @@ import (
 	"github.com/etcdseal/etcdseal/kek"
 	"github.com/etcdseal/etcdseal/kek/kektest"
 	"github.com/etcdseal/etcdseal/kek/local"
+	"github.com/etcdseal/etcdseal/proxy"
 )
 
 // TestOneCallsKMSHoldsUpNoOther has a KEK that does not answer: calls that need
@@ -188,5 +189,24 @@ func TestTwoProxiesReadEachOther(t *testing.T) {
 	}
 	if string(a.stored(t, sealedPrefix+"a")[4:20]) == string(a.stored(t, sealedPrefix+"b")[4:20]) {
 		t.Error("two processes seal with one DEK")
+	}
+}
+
+// TestAnOpenWatchFollowsTheRules puts a rule in force for keys that are watched
+// already, as rolling out does.
+func TestAnOpenWatchFollowsTheRules(t *testing.T) {
+	l := newLab(t, setup{})
+	ctx := bounded(t)
+	watching := l.client.Watch(ctx, "/registry/configmaps/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	if r := <-watching; !r.Created {
+		t.Fatalf("creating a watch: %v", r.Err())
+	}
+	sealer, err := l.keyring.Sealer("k", nil)
+	must(t, err)
+	l.server.SetRules(proxy.NewRules([]proxy.Rule{{Prefix: "/registry/configmaps/", Sealer: sealer}}))
+	_, err = l.client.Put(ctx, "/registry/configmaps/a", "plain")
+	must(t, err)
+	if r := <-watching; len(r.Events) != 1 || string(r.Events[0].Kv.Value) != "plain" {
+		t.Errorf("the watch shows %q, %v", r.Events, r.Err())
 	}
 }

@@ -16,11 +16,11 @@ import (
 const allWatches = -1
 
 // watch is the codec of one Watch stream, which carries many watches. Events
-// are opened; a watch whose event cannot be opened is cancelled, once, and the
+// are opened, under the rules of the moment since a watch may last for days; a
+// watch whose event cannot be opened is cancelled, once, and the
 // others go on.
 type watch struct {
 	session *session
-	rules   *Rules
 
 	mu sync.Mutex
 	// ended are the watches that were cancelled here and that etcd has not yet
@@ -70,7 +70,7 @@ func (c *watch) rewrite(ctx context.Context, d relay.Direction, msg []byte) rela
 	if c.dropped(id, w.scan.Watch.Canceled) {
 		return relay.Verdict{Action: relay.Drop}
 	}
-	out, st, err := c.session.open(ctx, c.rules, w, nil)
+	out, st, err := c.session.open(ctx, c.session.server.rules.Load(), w, nil)
 	if errors.Is(err, errWait) {
 		return relay.Verdict{Action: relay.Park}
 	}

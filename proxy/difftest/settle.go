@@ -3,6 +3,7 @@ package difftest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -35,6 +36,9 @@ func (e *engine) settle(ctx context.Context, p *pair) error {
 		if err := e.send(ctx, &pb.PutRequest{Key: e.space.key(e.rng), Value: []byte("settle")}); err != nil {
 			return err
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.watches)) {
+		what += fmt.Sprintf("\nwatch %d: %s", id, describe("create", p.watches[id]))
 	}
 	for _, side := range p.sides() {
 		if err := e.progress(ctx, side, what); err != nil {

@@ -2,12 +2,20 @@ package wire
 
 import (
 	"fmt"
+	"sync"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/protobuf/proto"
 )
+
+// largeNormal is the size in bytes from which on messages are normalised one at a
+// time: decoded, a message of empty operations takes fifty times its size, and
+// many clients could send one at once.
+const largeNormal = 64 << 10
+
+var oneLarge sync.Mutex // held while a large message is decoded; it guards memory, no state
 
 // normalise decodes a message by etcd's generated code and encodes it again:
 // each singular field once, the last one of several; embedded messages merged;
@@ -16,6 +24,10 @@ func normalise(m Message, msg []byte) ([]byte, error) {
 	p := generated(m)
 	if p == nil {
 		return nil, fmt.Errorf("normalising %s: no generated code", m)
+	}
+	if len(msg) > largeNormal {
+		oneLarge.Lock()
+		defer oneLarge.Unlock()
 	}
 	if err := proto.Unmarshal(msg, p); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", m, err)
