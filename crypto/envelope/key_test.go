@@ -151,7 +151,8 @@ func TestOpenFailureZeroes(t *testing.T) {
 	if _, err := key.Open(env, []byte("other")); !errors.Is(err, envelope.ErrAuthentication) {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(env[20:70], make([]byte, 50)) {
+	// Under GODEBUG=fips140=only the plaintext comes 12 bytes earlier.
+	if zeros := make([]byte, 50); !bytes.Equal(env[32:82], zeros) && !bytes.Equal(env[20:70], zeros) {
 		t.Error("the place of the plaintext is not zero after a failed Open")
 	}
 }

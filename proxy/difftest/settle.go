@@ -15,7 +15,13 @@ import (
 // progressInterval is how often progress is asked for: etcd says nothing while a watch has still to catch up, which it does every 100 ms.
 const progressInterval = 10 * time.Millisecond
 
+// settleAll settles every pair at one and the same revision.
 func (e *engine) settleAll(ctx context.Context) error {
+	for _, p := range e.pairs {
+		if err := e.advance(ctx, p); err != nil {
+			return err
+		}
+	}
 	for _, p := range e.pairs {
 		if err := e.settle(ctx, p); err != nil {
 			return err
@@ -31,11 +37,8 @@ func (e *engine) settle(ctx context.Context, p *pair) error {
 	if len(p.watches) == 0 {
 		return e.match(p, what)
 	}
-	// etcd gives no progress either while a watch begins in the future.
-	for e.rev < p.lastStart() {
-		if err := e.send(ctx, &pb.PutRequest{Key: e.space.key(e.rng), Value: []byte("settle")}); err != nil {
-			return err
-		}
+	if err := e.advance(ctx, p); err != nil {
+		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.watches)) {
 		what += fmt.Sprintf("\nwatch %d: %s", id, describe("create", p.watches[id]))
@@ -48,13 +51,19 @@ func (e *engine) settle(ctx context.Context, p *pair) error {
 	return e.match(p, what)
 }
 
-// lastStart is the highest start revision of the watches.
-func (p *pair) lastStart() int64 {
-	var last int64
+// advance writes until no watch begins in the future, for etcd gives no progress before, and until the revision is not one of which an answer to an
+// earlier request for progress, from before the last watch was created, may still be on its way.
+func (e *engine) advance(ctx context.Context, p *pair) error {
+	least := int64(0)
 	for _, w := range p.watches {
-		last = max(last, w.StartRevision)
+		least = max(least, w.StartRevision, p.createdAt+1)
 	}
-	return last
+	for e.rev < least {
+		if err := e.send(ctx, &pb.PutRequest{Key: e.space.key(e.rng), Value: []byte("settle")}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progress asks again and again until the answer names the present revision. A later one would be of a write that nobody made.

@@ -22,6 +22,7 @@ type pair struct {
 	cancel             context.CancelFunc
 	reference, subject *recorder
 	watches            map[int64]*pb.WatchCreateRequest // the active ones by id
+	createdAt          int64                            // the revision when the last of them was created
 }
 
 func (p *pair) sides() []*recorder { return []*recorder{p.reference, p.subject} }
@@ -77,7 +78,7 @@ func (e *engine) watch(ctx context.Context) error {
 	if id < 0 {
 		return e.match(p, what, id) // refused
 	}
-	p.watches[id] = request
+	p.watches[id], p.createdAt = request, e.rev
 	if request.StartRevision > 0 && request.StartRevision < e.compacted {
 		return e.afterCompaction(ctx, p, id, what)
 	}

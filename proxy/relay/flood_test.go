@@ -161,6 +161,60 @@ func TestInformationalFlood(t *testing.T) {
 	})
 }
 
+// TestHeadersBehindControlFrames has so many PINGs unanswered at the client's
+// leg that header blocks queue, which no window bounds.
+func TestHeadersBehindControlFrames(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		r.client.call(1, "/p")
+		gate := r.client.hold()
+		defer close(gate)
+		r.client.check(r.client.fr.WritePing(false, [8]byte{}))
+		r.client.inStep, r.up.inStep = false, false
+		for range 20_000 {
+			r.client.check(r.client.fr.WritePing(false, [8]byte{}))
+		}
+		synctest.Wait()
+		for i := 0; !r.ended(); i++ {
+			r.up.headers(3, false, ":status", "103", "link", "0123456789012345678901234567890123456789")
+			if i > 2*maxListed/itemOverhead {
+				t.Fatal("the pair goes on storing them")
+			}
+			if i%1000 == 0 {
+				synctest.Wait()
+			}
+		}
+	})
+}
+
+// TestDeadStreamsLeaveTheRound resets streams whose answers wait for the
+// connection's window.
+func TestDeadStreamsLeaveTheRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, &testSession{})
+		defer r.close()
+		r.up.check(r.up.fr.WriteSettings())
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxWindow}))
+		for id := uint32(1); id < 2000; id += 2 {
+			r.client.call(id, "/p")
+			r.up.headers(id+2, false, ":status", "200")
+			r.up.data(id+2, false, make([]byte, 500))
+			r.client.check(r.client.fr.WriteRSTStream(id, http2.ErrCodeCancel))
+		}
+		r.pair.mu.Lock()
+		l := r.pair.legs[Request]
+		if n := l.starved.len() + l.ready.len(); n > 100 || l.queued != 0 {
+			t.Errorf("%d streams are in the round, %d bytes queued", n, l.queued)
+		}
+		r.pair.mu.Unlock()
+		r.client.call(2001, "/p")
+		r.up.headers(2003, false, ":status", "200")
+		r.up.data(2003, true, []byte("alive"))
+		r.client.got()
+		r.client.check(r.client.fr.WriteWindowUpdate(0, 10))
+		r.client.want("the live one", `DATA 2001 "alive" end`)
+	})
+}
+
 // TestThousandsOfStreams opens all that are allowed, and more.
 func TestThousandsOfStreams(t *testing.T) {
 	const n = 5000

@@ -110,6 +110,25 @@ func TestConnectionWindowOfDeadStreams(t *testing.T) {
 	})
 }
 
+// TestSwallowedStreamGoesOnToTake has an answer wait for the client's window: it
+// may send on meanwhile, to nowhere.
+func TestSwallowedStreamGoesOnToTake(t *testing.T) {
+	pipes(t, Config{}, &testSession{route: func(string) Route { return Route{HTTPStatus: 404, HTTPBody: "no"} }}, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+		r.client.call(1, "/p")
+		r.client.inStep = false
+		s := &sender{p: r.client, conn: connWindow, stream: clientWindow}
+		for range 10 {
+			if n := s.send(r, 1, clientWindow/2, 0); n != clientWindow/2 {
+				t.Fatalf("%d bytes", n)
+			}
+			synctest.Wait()
+		}
+		r.client.check(r.client.fr.WriteWindowUpdate(1, 2))
+		r.client.want("the answer", `DATA 1 "no" end`, "RST_STREAM 1 NO_ERROR")
+	})
+}
+
 // TestStreamWindowComesBackAsBytesLeave: none before the upstream has taken
 // them, all after.
 func TestStreamWindowComesBackAsBytesLeave(t *testing.T) {
@@ -331,6 +350,49 @@ func TestQueueCapWithholdsTheConnectionWindow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMessageInTheBudgetIsLetIn has so much queued that the connection's window
+// is withheld: a message that keeps others from the budget must come all the
+// same.
+func TestMessageInTheBudgetIsLetIn(t *testing.T) {
+	pipes(t, Config{QueueLimit: 100_000, Budget: NewBudget(64 << 20)}, &testSession{route: func(path string) Route {
+		if path == "/raw" {
+			return Route{}
+		}
+		return rewritten(path)
+	}}, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+		for i, path := range []string{"/list", "/raw"} {
+			r.client.call(uint32(2*i+1), path)
+			r.up.headers(uint32(2*i+3), false, ":status", "200")
+		}
+		r.up.inStep = false
+		s := &sender{p: r.up, conn: connWindow}
+		msg := framed(make([]byte, connWindow+1<<20))
+		r.up.data(3, false, msg[:10_000])
+		synctest.Wait()
+		r.up.data(5, false, make([]byte, 200_000)) // passes the limit
+		synctest.Wait()
+		s.conn -= 210_000
+		for b := msg[10_000:]; len(b) > 0; b = b[min(len(b), 100_000):] {
+			for _, e := range r.up.all() {
+				if e.typ == http2.FrameWindowUpdate && e.id == 0 {
+					s.conn += int(e.n)
+				}
+			}
+			if s.conn -= 100_000; s.conn < 0 {
+				t.Fatalf("no window for the last %d bytes", len(b))
+			}
+			r.up.data(3, false, b[:min(len(b), 100_000)])
+			synctest.Wait()
+		}
+		r.client.all()
+		r.client.check(r.client.fr.WriteWindowUpdate(1, maxWindow))
+		if data, _ := bytesOf(r.client.all(), 1); len(data) != len(msg) {
+			t.Errorf("%d bytes came", len(data))
+		}
+	})
 }
 
 // TestFlushThoughAPartFrameIsThere: what begins a frame must not hold back what

@@ -13,7 +13,6 @@ package etcdstore
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
 	"github.com/etcdseal/etcdseal/crypto/envelope"
@@ -46,8 +46,9 @@ const (
 type Config struct {
 	// Endpoints are URLs of members of one cluster, as clientv3 takes them.
 	Endpoints []string
-	// TLS is for https and unixs endpoints; nil is the system's CAs.
-	TLS *tls.Config
+	// Credentials secure the connections, whatever the endpoints' schemes; nil is
+	// TLS with the system's CAs for https and unixs endpoints, and no TLS for others.
+	Credentials credentials.TransportCredentials
 	// Username and Password log in, if Username is not empty.
 	Username, Password string
 	// Prefix is the reserved prefix. It ends with a slash; "" is
@@ -97,13 +98,16 @@ func Dial(c Config) (*Store, error) {
 	s := &Store{prefix: c.Prefix, dialing: make(chan struct{}, 1), fell: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.config = clientv3.Config{
-		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password, Context: s.ctx,
+		Endpoints: c.Endpoints, Username: c.Username, Password: c.Password, Context: s.ctx,
 		DialTimeout: loginTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: keepAliveTimeout,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: loginTimeout,
 		})},
 		Logger: zap.NewNop(), // its errors are returned; it would print every retry
+	}
+	if c.Credentials != nil {
+		s.config.DialOptions = append(s.config.DialOptions, grpc.WithTransportCredentials(c.Credentials))
 	}
 	if c.Username == "" {
 		client, err := clientv3.New(s.config)
