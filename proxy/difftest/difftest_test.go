@@ -9,7 +9,7 @@ const sealed = "/registry/secrets/"
 
 var (
 	seed       = flag.Uint64("difftest.seed", 1, "seed of the random sequence, to repeat a run")
-	operations = flag.Int("difftest.operations", 4000, "length of the random sequence")
+	operations = flag.Int("difftest.operations", 2000, "length of the random sequence")
 )
 
 // TestPlainEtcdEqualsItself shows that the engine compares nothing that etcd leaves to chance.

@@ -352,6 +352,54 @@ func TestQueueCapWithholdsTheConnectionWindow(t *testing.T) {
 	}
 }
 
+// TestWindowComesBackWhenAQueueIsDropped has the client reset the stream whose
+// queue has the connection's window withheld: nothing else moves then.
+func TestWindowComesBackWhenAQueueIsDropped(t *testing.T) {
+	pipes(t, Config{QueueLimit: 50_000}, &testSession{}, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+		r.client.call(1, "/p")
+		r.client.call(3, "/p")
+		r.up.headers(3, false, ":status", "200")
+		r.up.data(3, false, make([]byte, 200_000))
+		if _, window := bytesOf(r.up.all(), 0); window > 100_000 {
+			t.Errorf("a window of %d with a full queue", window)
+		}
+		r.client.check(r.client.fr.WriteRSTStream(1, http2.ErrCodeCancel))
+		if _, window := bytesOf(r.up.all(), 0); window < 100_000 {
+			t.Errorf("a window of %d without", window)
+		}
+	})
+}
+
+// TestNoMessageIsBegunPastTheCap has too much queued for a client: a message of
+// another stream is not put together before that is gone.
+func TestNoMessageIsBegunPastTheCap(t *testing.T) {
+	pipes(t, Config{QueueLimit: 50_000}, &testSession{route: rewritten}, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+		r.client.call(1, "/p")
+		r.client.call(3, "/p")
+		r.up.headers(3, false, ":status", "200")
+		r.up.headers(5, false, ":status", "200")
+		r.up.data(3, false, framed(make([]byte, 60_000)))
+		r.up.all()
+		msg := framed(make([]byte, 1<<20))
+		r.up.data(5, false, msg[:10_000])
+		if _, window := bytesOf(r.up.all(), 5); window != 0 {
+			t.Errorf("a window of %d for a message past the cap", window)
+		}
+		r.client.check(r.client.fr.WriteWindowUpdate(1, 100_000))
+		if _, window := bytesOf(r.up.all(), 5); window < 1<<20-serverWindow {
+			t.Errorf("a window of %d then", window)
+		}
+		r.client.check(r.client.fr.WriteWindowUpdate(3, 2<<20))
+		r.client.all()
+		r.up.data(5, false, msg[10_000:])
+		if data, _ := bytesOf(r.client.all(), 3); len(data) != len(msg) {
+			t.Errorf("%d bytes came", len(data))
+		}
+	})
+}
+
 // TestMessageInTheBudgetIsLetIn has so much queued that the connection's window
 // is withheld: a message that keeps others from the budget must come all the
 // same.

@@ -90,6 +90,43 @@ func TestStreamsAfterGoAway(t *testing.T) {
 	})
 }
 
+// TestGoAwayWhileAStreamIsRouted has the upstream's GOAWAY come between a
+// request's headers and the decision over it: sent up, it would never be
+// answered.
+func TestGoAwayWhileAStreamIsRouted(t *testing.T) {
+	var r *rig
+	s := &testSession{route: func(path string) Route {
+		if path == "/late" {
+			r.up.inStep = false
+			r.up.check(r.up.fr.WriteGoAway(3, http2.ErrCodeNo, nil))
+			pass(time.Second)
+		}
+		return Route{}
+	}}
+	pipes(t, Config{}, s, func(started *rig) {
+		r = started
+		r.client.call(1, "/p")
+		r.up.got()
+		r.client.inStep = false
+		r.client.call(3, "/late")
+		pass(2 * time.Second)
+		r.up.want("nothing")
+		r.client.want("goaway", "GOAWAY 1 NO_ERROR")
+	})
+}
+
+// TestErrorAfterGoAway ends the connection for an error after a stream was
+// ignored: the client must not be told that it was taken.
+func TestErrorAfterGoAway(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		r.client.call(1, "/p")
+		r.up.check(r.up.fr.WriteGoAway(3, http2.ErrCodeNo, nil))
+		r.client.call(3, "/p")
+		r.client.check(r.client.fr.WriteRawFrame(http2.FramePushPromise, 0, 1, nil))
+		r.client.want("goaways", "GOAWAY 1 NO_ERROR", "GOAWAY 1 PROTOCOL_ERROR")
+	})
+}
+
 func TestGoAwayOnlyFalls(t *testing.T) {
 	pipes(t, Config{}, &testSession{}, func(r *rig) {
 		r.client.call(1, "/p")
