@@ -211,6 +211,11 @@ func (p *Pair) apply(s *stream, d Direction, in incoming, v Verdict, lent *buffe
 		lent.free()
 		p.refuse(s, v.Status)
 		return
+	case Answer:
+		in.buf.free()
+		lent.free()
+		p.reply(s, v.Msg)
+		return
 	case Drop:
 		in.buf.free()
 		lent.free()

@@ -101,6 +101,7 @@ const (
 	Drop                  // send nothing on
 	Park                  // call Wait on another goroutine
 	Refuse                // end the stream with Status
+	Answer                // of a request: end the stream with Msg as its answer
 )
 
 // Verdict is a codec's judgement on a message.

@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"slices"
+
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
 )
 
 // push gives an item to a stream's output: it is framed now when nothing is
@@ -202,12 +205,10 @@ func (p *Pair) withheld(d Direction) bool {
 }
 
 // answer ends a stream with the proxy's own answer: upstream it is reset and
-// what still comes is swallowed; the client gets the fields after what it was
+// what still comes is swallowed; the client gets the items after what it was
 // sent already.
-func (p *Pair) answer(s *stream, fields []hpack.HeaderField) {
-	if s.closed[Request] || s.half[Response].endQueued {
-		return
-	}
+func (p *Pair) answer(s *stream, code codes.Code, items ...item) {
+	s.code = int(code)
 	p.answeredID = max(p.answeredID, s.id)
 	p.resetUpstream(s, http2.ErrCodeCancel)
 	p.stopParked(s)
@@ -215,27 +216,50 @@ func (p *Pair) answer(s *stream, fields []hpack.HeaderField) {
 		s.half[d].swallow = true
 		p.clearInput(s, Direction(d))
 	}
-	p.push(s, Response, item{kind: itemHeaders, fields: fields, end: true})
+	for _, it := range items {
+		p.push(s, Response, it)
+	}
 	if !s.half[Request].endIn {
 		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
 	}
 	p.settle(s)
 }
 
-// refuse is answer with a gRPC status.
+// answered reports whether a stream has, or can get, no other answer any more.
+func (s *stream) answered() bool { return s.closed[Request] || s.half[Response].endQueued }
+
+// refuse answers a stream with a gRPC status and no message.
 func (p *Pair) refuse(s *stream, st *Status) {
-	if s.closed[Request] || s.half[Response].endQueued {
+	if s.answered() {
 		return
 	}
 	fields := st.trailers()
 	if !s.half[Response].headersOut {
-		fields = append([]hpack.HeaderField{
-			{Name: ":status", Value: "200"},
-			{Name: "content-type", Value: "application/grpc"},
-		}, fields...)
+		fields = append(slices.Clone(grpcHeaders), fields...)
 	}
-	s.code = int(st.Code)
-	p.answer(s, fields)
+	p.answer(s, st.Code, item{kind: itemHeaders, fields: fields, end: true})
+}
+
+// reply answers a stream with one message, which it takes over.
+func (p *Pair) reply(s *stream, msg []byte) {
+	if s.answered() {
+		return
+	}
+	items := []item{
+		{kind: itemHeaders, fields: grpcHeaders},
+		messageItem(msg, &buffer{b: msg}),
+		{kind: itemHeaders, fields: (&Status{}).trailers(), end: true},
+	}
+	if s.half[Response].headersOut {
+		items = items[1:]
+	}
+	p.answer(s, codes.OK, items...)
+}
+
+// grpcHeaders begin an answer of the proxy's own. Nobody changes them.
+var grpcHeaders = []hpack.HeaderField{
+	{Name: ":status", Value: "200"},
+	{Name: "content-type", Value: "application/grpc"},
 }
 
 // resetUpstream ends the upstream stream, if it was opened and is not over.

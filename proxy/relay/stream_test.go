@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -77,6 +79,54 @@ func TestRefusedAfterAnswersBegan(t *testing.T) {
 		r.up.headers(3, false, ":status", "103")
 		r.client.data(1, true, framed([]byte("no")))
 		r.client.want("trailers only", "HEADERS 1 :status=103", "HEADERS 1 :status=200 content-type=application/grpc grpc-status=7 grpc-message=no%0A%25 end")
+	})
+}
+
+// TestAnswered lets a codec answer by itself: upstream hears of a CANCEL only, the
+// client gets the message as its windows allow.
+func TestAnswered(t *testing.T) {
+	large := bytes.Repeat([]byte("x"), defaultWindow)
+	s := &testSession{route: func(string) Route {
+		return Route{Codec: &funcs{rewrite: func(_ Direction, msg, _ []byte) Verdict {
+			if string(msg) == "large" {
+				return Verdict{Action: Answer, Msg: bytes.Clone(large)}
+			}
+			return Verdict{Action: Park}
+		}, wait: func(_ context.Context, _ Direction, msg []byte) Verdict {
+			return Verdict{Action: Answer, Msg: append([]byte("re: "), msg...)}
+		}}}
+	}}
+	const head = "HEADERS 1 :status=200 content-type=application/grpc"
+	pipes(t, Config{}, s, func(r *rig) {
+		r.client.call(1, "/p")
+		r.client.data(1, true, framed([]byte("q")))
+		r.client.want("answer", head, `DATA 1 "\x00\x00\x00\x00\x05re: q"`, "HEADERS 1 grpc-status=0 end")
+		r.up.want("cancel", "HEADERS 3 "+pHeaders, "RST_STREAM 3 CANCEL")
+		r.up.answer(3, []byte("late"))
+		r.client.want("nothing more")
+		if n := r.streams(); n != 0 {
+			t.Errorf("%d streams", n)
+		}
+	})
+	pipes(t, Config{}, s, func(r *rig) {
+		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1000}))
+		r.client.call(1, "/p")
+		r.client.data(1, false, framed([]byte("large")))
+		synctest.Wait()
+		got, _ := bytesOf(r.client.all(), 1)
+		if len(got) != 1000 {
+			t.Fatalf("%d bytes before the window opens", len(got))
+		}
+		r.client.check(r.client.fr.WriteWindowUpdate(1, defaultWindow))
+		synctest.Wait()
+		events := r.client.all()
+		rest, _ := bytesOf(events, 1)
+		if !bytes.Equal(append(got, rest...), framed(large)) {
+			t.Error("another message than was answered")
+		}
+		if last := events[len(events)-1].String(); last != "RST_STREAM 1 NO_ERROR" {
+			t.Errorf("the last frame is %s", last)
+		}
 	})
 }
 
