@@ -199,18 +199,23 @@ func (s *Server) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	up, err := s.upstream.Dial(s.ctx)
+	s.carry(client, s.relay, s.upstream.Dial)
+}
+
+// carry connects a client to etcd and carries what they say until either ends.
+func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
+	up, err := dial(s.ctx)
 	if err != nil {
 		s.logger.Warn("no connection to etcd", "error", err.Error())
 		return
 	}
 	defer up.Close()
-	s.pair(client, up)
+	s.pair(cfg, client, up)
 }
 
 // pair runs a pair until it ends.
-func (s *Server) pair(client *relay.Client, up *upstream.Conn) {
-	p := relay.New(s.relay, newSession(s), client, up)
+func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn) {
+	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up)
 	s.mu.Lock()
 	s.pairs[p] = true
 	closing := s.closing

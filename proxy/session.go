@@ -27,9 +27,10 @@ var watchMethod, _ = wire.Lookup("/etcdserverpb.Watch/Watch")
 // values be sealed only after it was seen, on that very upstream connection,
 // that the keyring's records are there.
 type session struct {
-	server  *Server
-	metrics *metrics
-	drain   func()
+	server   *Server
+	metrics  *metrics
+	endpoint string // of etcd, where the connection leads
+	drain    func()
 
 	checked  atomic.Int32 // the outcome of the check
 	checkErr error        // why it failed; read after done is closed
@@ -45,8 +46,8 @@ const (
 	checkFailed
 )
 
-func newSession(s *Server) *session {
-	return &session{server: s, metrics: s.metrics, done: make(chan struct{})}
+func newSession(s *Server, endpoint string) *session {
+	return &session{server: s, metrics: s.metrics, endpoint: endpoint, done: make(chan struct{})}
 }
 
 // Start implements relay.Session: it asks for the records of the DEKs in use.

@@ -79,6 +79,25 @@ func (p *Pool) Dial(ctx context.Context) (*Conn, error) {
 	return nil, errors.Join(errs...)
 }
 
+// DialTo connects to one endpoint, named as configured, within Config.DialTimeout, however healthy it is. The connection counts as one that Dial has made.
+func (p *Pool) DialTo(ctx context.Context, endpoint string) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	for _, e := range p.endpoints {
+		if e.name != endpoint {
+			continue
+		}
+		drain := p.take(e)
+		conn, err := p.attempt(ctx, e, 1)
+		if err != nil {
+			p.release(e)
+			return nil, fmt.Errorf("dialing etcd %s: %w", endpoint, err)
+		}
+		return &Conn{Conn: conn, pool: p, endpoint: e, drain: drain}, nil
+	}
+	return nil, fmt.Errorf("dialing etcd %s: it is no configured endpoint", endpoint)
+}
+
 // attempt connects to one endpoint within its share of the time that is left for n attempts.
 func (p *Pool) attempt(ctx context.Context, e *endpoint, n int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok {
@@ -122,6 +141,14 @@ func (p *Pool) pick(tried map[*endpoint]bool) (*endpoint, <-chan struct{}) {
 		best.nudge() // perhaps it is back
 	}
 	return best, best.drain
+}
+
+// take counts a connection on an endpoint.
+func (p *Pool) take(e *endpoint) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.pairs++
+	return e.drain
 }
 
 // better says whether a is to be preferred to b.
