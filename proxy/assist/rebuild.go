@@ -1,0 +1,114 @@
+package assist
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// rebuild returns a transaction that etcd can carry out: no range in it is sorted
+// by sealed values, and replace has made others of its comparisons, those for which
+// it does not return nil. The original is not changed; what is equal is shared.
+func (e *Engine) rebuild(t *pb.TxnRequest, replace func(*pb.Compare) *pb.Compare) *pb.TxnRequest {
+	out := &pb.TxnRequest{
+		Compare: t.Compare,
+		Success: e.rebuildOps(t.Success, replace),
+		Failure: e.rebuildOps(t.Failure, replace),
+	}
+	out.ProtoReflect().SetUnknown(t.ProtoReflect().GetUnknown())
+	if replace == nil {
+		return out
+	}
+	out.Compare = make([]*pb.Compare, len(t.Compare))
+	for i, c := range t.Compare {
+		if out.Compare[i] = replace(c); out.Compare[i] == nil {
+			out.Compare[i] = c
+		}
+	}
+	return out
+}
+
+func (e *Engine) rebuildOps(ops []*pb.RequestOp, replace func(*pb.Compare) *pb.Compare) []*pb.RequestOp {
+	out := make([]*pb.RequestOp, len(ops))
+	for i, op := range ops {
+		out[i] = op
+		switch {
+		case op.GetRequestTxn() != nil:
+			out[i] = txnOp(e.rebuild(op.GetRequestTxn(), replace))
+		case op.GetRequestRange() != nil && e.sorts(op.GetRequestRange()):
+			out[i] = rangeOp(unsorted(op.GetRequestRange()))
+		}
+	}
+	return out
+}
+
+func txnOp(t *pb.TxnRequest) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: t}}
+}
+
+func rangeOp(r *pb.RangeRequest) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r}}
+}
+
+// weight is what etcd holds against its limit of operations: the longest list of
+// each level, added up along the deepest path (checkTxnRequest in
+// server/etcdserver/api/v3rpc/key.go).
+func weight(t *pb.TxnRequest) int {
+	deepest := 0
+	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
+		for _, op := range ops {
+			if inner := op.GetRequestTxn(); inner != nil {
+				deepest = max(deepest, weight(inner))
+			}
+		}
+	}
+	return max(len(t.Compare), len(t.Success), len(t.Failure)) + deepest
+}
+
+// comparesAnywhere reports whether values of sealed keys are compared at any depth.
+func (e *Engine) comparesAnywhere(t *pb.TxnRequest) bool { return e.firstCompare(t) != nil }
+
+// firstCompare finds the first of such comparisons, nil if there is none.
+func (e *Engine) firstCompare(t *pb.TxnRequest) *pb.Compare {
+	var first *pb.Compare
+	eachCompare(t, true, func(c *pb.Compare, _ bool) {
+		if first == nil && e.compares(c) {
+			first = c
+		}
+	})
+	return first
+}
+
+// eachCompare calls f for every comparison at every depth and tells it which of
+// them are the outermost transaction's.
+func eachCompare(t *pb.TxnRequest, outermost bool, f func(c *pb.Compare, outermost bool)) {
+	for _, c := range t.Compare {
+		f(c, outermost)
+	}
+	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
+		for _, op := range ops {
+			if inner := op.GetRequestTxn(); inner != nil {
+				eachCompare(inner, false, f)
+			}
+		}
+	}
+}
+
+// readOnly reports whether etcd treats a transaction as one that only reads: those
+// with a transaction inside are not, whatever they do.
+func readOnly(t *pb.TxnRequest) bool {
+	return allRanges(t, func(*pb.RangeRequest) bool { return true })
+}
+
+// serializable reports whether etcd answers a read-only transaction from what its
+// member has, without asking the others.
+func serializable(t *pb.TxnRequest) bool { return allRanges(t, (*pb.RangeRequest).GetSerializable) }
+
+func allRanges(t *pb.TxnRequest, is func(*pb.RangeRequest) bool) bool {
+	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
+		for _, op := range ops {
+			if r := op.GetRequestRange(); r == nil || !is(r) {
+				return false
+			}
+		}
+	}
+	return true
+}

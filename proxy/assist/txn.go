@@ -1,0 +1,206 @@
+package assist
+
+import (
+	"context"
+	"math"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// write makes one try of a transaction that may write: it looks at the compared
+// keys, decides, and has etcd carry out the transaction with its comparisons
+// decided, on the condition that the keys are as they were.
+func (e *Engine) write(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, error) {
+	var compares []*pb.Compare
+	eachCompare(t, true, func(c *pb.Compare, _ bool) {
+		if e.compares(c) {
+			compares = append(compares, c)
+		}
+	})
+	v, err := e.observe(ctx, compares, false)
+	if err != nil {
+		return nil, e.judged(ctx, t, err)
+	}
+	var g guards
+	e.guardReached(t, v, &g)
+	heavy := weight(t)
+	if n := max(1, len(g.list)) + heavy; n > usualLimit && heavy <= usualLimit {
+		return e.direct(ctx, t, v)
+	}
+	resp, err := e.wrapped(ctx, t, v, g.list)
+	if tooMany(err) {
+		return e.direct(ctx, t, v)
+	}
+	return resp, err
+}
+
+// decide returns what takes the place of a comparison, nil for one that stays: it is
+// for etcd to make.
+func (e *Engine) decide(v *view) func(*pb.Compare) *pb.Compare {
+	return func(c *pb.Compare) *pb.Compare {
+		switch {
+		case !e.compares(c):
+			return nil
+		case holds(c, v.at(c)):
+			return always(c.Key)
+		}
+		return never(c.Key, nil)
+	}
+}
+
+// guardReached adds guards for the comparisons on which the outcome can depend. One
+// that is false decides its transaction, whatever the others are.
+func (e *Engine) guardReached(t *pb.TxnRequest, v *view, g *guards) {
+	var mine []*pb.Compare
+	for _, c := range t.Compare {
+		if !e.compares(c) {
+			continue
+		}
+		if !holds(c, v.at(c)) {
+			g.add(guard(c, v)...)
+			e.guardInside(t.Failure, v, g)
+			return
+		}
+		mine = append(mine, c)
+	}
+	for _, c := range mine {
+		g.add(guard(c, v)...)
+	}
+	e.guardInside(t.Success, v, g)
+	if len(mine) < len(t.Compare) { // the rest is for etcd to decide
+		e.guardInside(t.Failure, v, g)
+	}
+}
+
+func (e *Engine) guardInside(ops []*pb.RequestOp, v *view, g *guards) {
+	for _, op := range ops {
+		if inner := op.GetRequestTxn(); inner != nil {
+			e.guardReached(inner, v, g)
+		}
+	}
+}
+
+// wrapped puts the whole transaction into one that is carried out only if the
+// guards are true.
+func (e *Engine) wrapped(ctx context.Context, t *pb.TxnRequest, v *view, guards []*pb.Compare) (*pb.TxnResponse, error) {
+	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{
+		Compare: guards,
+		Success: []*pb.RequestOp{txnOp(e.rebuild(t, e.decide(v)))},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !resp.Succeeded || len(resp.Responses) != 1 || resp.Responses[0].GetResponseTxn() == nil {
+		return nil, errRaced
+	}
+	inner := resp.Responses[0].GetResponseTxn()
+	inner.Header = resp.Header
+	return inner, nil
+}
+
+// direct is for a transaction that is at etcd's limit of operations and cannot be
+// put into another one. Its own comparisons are all decided here, so that it is
+// known which branch is taken, and the guards take their place. The other branch is
+// checked by a transaction that does nothing. What was seen is looked at again only
+// if something is missing.
+func (e *Engine) direct(ctx context.Context, t *pb.TxnRequest, v *view) (*pb.TxnResponse, error) {
+	var compares []*pb.Compare
+	eachCompare(t, true, func(c *pb.Compare, outermost bool) {
+		if outermost || e.compares(c) {
+			compares = append(compares, c)
+		}
+	})
+	if !v.coversAll(compares) {
+		var err error
+		if v, err = e.observe(ctx, compares, false); err != nil {
+			return nil, e.judged(ctx, t, err)
+		}
+	}
+	var g guards
+	taken, other, succeeded := t.Success, t.Failure, true
+	for _, c := range t.Compare {
+		if !holds(c, v.at(c)) {
+			taken, other, succeeded = t.Failure, t.Success, false
+			g = guards{}
+			g.add(guard(c, v)...)
+			break
+		}
+		if e.compares(c) {
+			g.add(guard(c, v)...)
+		} else {
+			g.list = append(g.list, c)
+		}
+	}
+	e.guardInside(taken, v, &g)
+	if len(other) > 0 {
+		check := &pb.TxnRequest{Success: e.rebuildOps(other, e.decide(v))}
+		check.Compare = []*pb.Compare{never(compares[0].Key, nil)}
+		if _, err := e.KV.Txn(ctx, check); err != nil {
+			return nil, err
+		}
+	}
+	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{Compare: g.list, Success: e.rebuildOps(taken, e.decide(v))})
+	if err != nil {
+		return nil, err
+	}
+	if !resp.Succeeded {
+		return nil, errRaced
+	}
+	resp.Succeeded = succeeded
+	return resp, nil
+}
+
+// read makes one try of a transaction that only reads. It looks at all compared
+// keys, decides, and reads at that same revision what the taken branch asks for, so
+// that it needs no guards and cannot be disturbed.
+func (e *Engine) read(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, error) {
+	v, err := e.observe(ctx, t.Compare, serializable(t))
+	if err != nil {
+		return nil, e.judged(ctx, t, err)
+	}
+	taken, other, succeeded := t.Success, t.Failure, true
+	for _, c := range t.Compare {
+		if !holds(c, v.at(c)) {
+			taken, other, succeeded = t.Failure, t.Success, false
+			break
+		}
+	}
+	if len(taken)+len(other) == 0 {
+		return &pb.TxnResponse{Header: v.header, Succeeded: succeeded}, nil
+	}
+	pinned, own := pin(e.rebuildOps(taken, nil), v.revision)
+	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{Success: pinned, Failure: e.rebuildOps(other, nil)})
+	if compacted(err) && !own {
+		return nil, errRaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp.Succeeded = succeeded
+	resp.Header.Revision = v.revision
+	for _, r := range resp.Responses {
+		if h := r.GetResponseRange().GetHeader(); h != nil {
+			h.Revision = v.revision
+		}
+	}
+	return resp, nil
+}
+
+// pin has ranges read at a revision, and reports whether any of them asks for one of
+// its own. What lies in that revision's future is left to etcd to refuse.
+func pin(ops []*pb.RequestOp, revision int64) (pinned []*pb.RequestOp, own bool) {
+	for _, op := range ops {
+		r := cloneRange(op.GetRequestRange())
+		switch {
+		case r.Revision == 0:
+			r.Revision = revision
+		case r.Revision > revision:
+			r.Revision = math.MaxInt64
+			own = true
+		default:
+			own = true
+		}
+		pinned = append(pinned, rangeOp(r))
+	}
+	return pinned, own
+}
