@@ -26,6 +26,8 @@ type call struct {
 	ahead   progress
 	asked   bool // the request was passed on
 	writes  bool // and may have changed something
+	helped  bool // it takes other calls
+	caller  caller
 }
 
 // progress is how far a response has been opened while it comes in.
@@ -59,8 +61,12 @@ func (c *call) Rewrite(d relay.Direction, msg, lent []byte) relay.Verdict {
 
 // Wait implements relay.Codec.
 func (c *call) Wait(ctx context.Context, d relay.Direction, msg []byte) relay.Verdict {
-	defer c.session.metrics.parked(time.Now())
-	return c.rewrite(ctx, d, msg, nil)
+	began := time.Now()
+	v := c.rewrite(ctx, d, msg, nil)
+	if d == relay.Response || !c.helped {
+		c.session.metrics.parked(began)
+	}
+	return v
 }
 
 // Lane implements relay.Codec: a call's messages stay in order.
@@ -97,9 +103,12 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	case err != nil:
 		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()}), nil
 	}
-	shows, st := c.guard(scan.Ops)
+	asks, st := c.guard(scan.Ops)
 	if st != nil {
 		return refuse(st), nil
+	}
+	if c.helped = asks.help; asks.help {
+		return c.help(ctx, w)
 	}
 	found, st, err := c.choose(ctx, w)
 	if err != nil {
@@ -114,7 +123,18 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 		out = w.seal(lent[:0], c.session.metrics)
 	}
 	c.asked = true
-	return relay.Verdict{Msg: out, Untouched: !shows && !found}, nil
+	return relay.Verdict{Msg: out, Untouched: c.method.Response == wire.NoMessage || !asks.shows && !found}, nil
+}
+
+// help sees to a request that takes other calls. The error is errWait or nil.
+func (c *call) help(ctx context.Context, w *scratch) (relay.Verdict, error) {
+	switch {
+	case ctx == nil:
+		return relay.Verdict{}, errWait
+	case c.method.Request == wire.CampaignRequest:
+		return c.campaign(ctx, w, w.scan.Msg), nil
+	}
+	return c.assist(ctx, w.scan.Msg), nil
 }
 
 // secondRequest is etcd's own answer to two messages on a call that takes one.

@@ -19,25 +19,36 @@ import (
 // and are not counted in the metrics. The connection is made at the first call; the
 // caller closes it.
 func (s *Server) Loopback(endpoint string) (*grpc.ClientConn, error) {
+	return s.loopback(loop{endpoint: endpoint})
+}
+
+// loop says what is particular to a connection of the server to itself.
+type loop struct {
+	endpoint string
+	raw      bool // values are passed as etcd stores them
+	owned    bool // it ends with the session that it belongs to, not at a shutdown
+}
+
+func (s *Server) loopback(l loop) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///loopback",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.loop(endpoint) }),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.serveLoop(l) }),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1), grpc.MaxCallSendMsgSize(1<<31-1)),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry())
 }
 
-// loop serves one end of a pipe and returns the other.
-func (s *Server) loop(endpoint string) (net.Conn, error) {
+// serveLoop serves one end of a pipe and returns the other.
+func (s *Server) serveLoop(l loop) (net.Conn, error) {
 	near, far := net.Pipe()
 	dial := s.upstream.Dial
-	if endpoint != "" {
-		dial = func(ctx context.Context) (*upstream.Conn, error) { return s.upstream.DialTo(ctx, endpoint) }
+	if l.endpoint != "" {
+		dial = func(ctx context.Context) (*upstream.Conn, error) { return s.upstream.DialTo(ctx, l.endpoint) }
 	}
 	cfg := s.relay
 	cfg.Observer = nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing && !l.owned { // an owner is still being waited for
 		return nil, net.ErrClosed
 	}
 	s.conns.Go(func() {
@@ -48,7 +59,7 @@ func (s *Server) loop(endpoint string) (net.Conn, error) {
 		if err != nil {
 			return
 		}
-		s.carry(client, cfg, dial)
+		s.carry(client, cfg, dial, l)
 	})
 	return near, nil
 }

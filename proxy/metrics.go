@@ -44,6 +44,7 @@ type metrics struct {
 	deks                         *prometheus.CounterVec
 	recordsLost, recordsRestored prometheus.Counter
 	waits                        prometheus.Histogram
+	assisted, assistRetries      prometheus.Counter
 }
 
 // methodMetrics are those of one method, looked up once.
@@ -62,6 +63,8 @@ func (m *metrics) init() {
 	m.openedBytes = m.counter("opened_bytes_total", "Plaintext bytes that were opened.")
 	m.openFailures = m.counter("open_failures_total", "Values that could not be opened.")
 	m.watchCancels = m.counter("watches_cancelled_total", "Watches that were cancelled since an event could not be opened.")
+	m.assisted = m.counter("assisted_calls_total", "Calls that were answered by means of other calls: comparing and sorting by value.")
+	m.assistRetries = m.counter("assisted_retries_total", "Tries of those after the first, since compared keys had changed meanwhile.")
 	m.cacheHits = m.counter("dek_cache_hits_total", "DEKs that were wanted for opening and at hand.")
 	m.cacheMisses = m.counter("dek_cache_misses_total", "DEKs that were wanted for opening and had to be unwrapped.")
 	m.kekCalls = m.counters("kek_calls_total", "Calls to a KEK, by result class.", "kek", "op", "class")

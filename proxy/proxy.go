@@ -91,6 +91,8 @@ type Server struct {
 	closing bool
 	conns   sync.WaitGroup
 	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
+
+	wholeReads chan struct{} // has an element for each assisted call under way
 }
 
 // New returns a server that does not serve yet.
@@ -110,7 +112,7 @@ func New(c Config) *Server {
 	s := &Server{
 		listener: c.Listener, upstream: c.Upstream, keyring: c.Keyring,
 		maxRequest: c.MaxRequest, allowed: map[string]bool{}, grace: c.ShutdownGrace,
-		metrics: &c.Metrics.metrics, logger: c.Logger, pairs: map[*relay.Pair]bool{},
+		metrics: &c.Metrics.metrics, logger: c.Logger, pairs: map[*relay.Pair]bool{}, wholeReads: make(chan struct{}, wholeReads),
 	}
 	if c.Reserved != "" {
 		s.reserved = []byte(c.Reserved)
@@ -199,26 +201,31 @@ func (s *Server) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	s.carry(client, s.relay, s.upstream.Dial)
+	s.carry(client, s.relay, s.upstream.Dial, loop{})
 }
 
 // carry connects a client to etcd and carries what they say until either ends.
-func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
+func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error), l loop) {
 	up, err := dial(s.ctx)
 	if err != nil {
 		s.logger.Warn("no connection to etcd", "error", err.Error())
 		return
 	}
 	defer up.Close()
-	s.pair(cfg, client, up)
+	s.pair(cfg, client, up, l)
 }
 
 // pair runs a pair until it ends.
-func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn) {
-	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up)
+func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn, l loop) {
+	session := newSession(s, up.Endpoint())
+	session.loop = l
+	defer session.close()
+	p := relay.New(cfg, session, client, up)
 	s.mu.Lock()
-	s.pairs[p] = true
-	closing := s.closing
+	if !l.owned {
+		s.pairs[p] = true
+	}
+	closing := s.closing && !l.owned
 	s.mu.Unlock()
 	ended := make(chan struct{})
 	s.conns.Go(func() {

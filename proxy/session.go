@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -30,6 +32,7 @@ type session struct {
 	server   *Server
 	metrics  *metrics
 	endpoint string // of etcd, where the connection leads
+	loop     loop   // if it is the server's with itself
 	drain    func()
 
 	checked  atomic.Int32 // the outcome of the check
@@ -37,6 +40,9 @@ type session struct {
 	done     chan struct{}
 	cluster  atomic.Uint64 // as the check saw it, 0 while unknown
 	revision atomic.Int64  // highest seen in an answer
+
+	innerMu    sync.Mutex // guards innerConns
+	innerConns [innerKinds]*grpc.ClientConn
 }
 
 // The outcomes of a session's check.
@@ -246,9 +252,22 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 	if m.Request == wire.WatchRequest {
 		r.Codec = &watch{session: s}
 	} else {
-		r.Codec = &call{session: s, rules: s.server.rules.Load(), method: m}
+		r.Codec = s.newCall(m, fields)
 	}
 	return r
+}
+
+// newCall returns the codec of a call. Only some can need other calls.
+func (s *session) newCall(m wire.Method, fields []hpack.HeaderField) *call {
+	c := &call{session: s, method: m}
+	if !s.loop.raw {
+		c.rules = s.server.rules.Load()
+	}
+	switch {
+	case m.Request == wire.TxnRequest, m.Request == wire.CampaignRequest, m.Response == wire.RangeResponse:
+		c.caller.keep(fields)
+	}
+	return c
 }
 
 const notGRPC = "etcdseal: only gRPC is served on this address\n"

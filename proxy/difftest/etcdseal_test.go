@@ -25,12 +25,17 @@ import (
 // rule is envelopes. The keyring is in a file, since its records in etcd would take revisions.
 func TestEtcdsealEqualsEtcd(t *testing.T) {
 	behind := startEtcd(t)
+	subject := dial(t, startEtcdseal(t, behind))
 	err := Run(t.Context(), Config{
-		Reference: dial(t, startEtcd(t)), Subject: dial(t, startEtcdseal(t, behind)), Sealed: sealed,
+		Reference: dial(t, startEtcd(t)), Subject: subject, Sealed: sealed, SealedValueOrder: true,
 		Seed: *seed, Operations: *operations, Logf: t.Logf,
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, key := range []string{sealed + "last", "zoo/last"} {
+		_, err := pb.NewKVClient(subject).Put(t.Context(), &pb.PutRequest{Key: []byte(key), Value: []byte("v")})
+		must(t, err)
 	}
 	checkStored(t, dial(t, behind))
 }
