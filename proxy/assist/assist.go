@@ -150,12 +150,7 @@ func (e *Engine) judged(ctx context.Context, t *pb.TxnRequest, err error) error 
 	if passing(err) {
 		return err
 	}
-	asked := e.rebuild(t, func(c *pb.Compare) *pb.Compare {
-		if e.compares(c) {
-			return never(c.Key, c.RangeEnd)
-		}
-		return nil
-	})
+	asked := e.rebuild(t, e.each(func(c *pb.Compare) *pb.Compare { return never(c.Key, c.RangeEnd) }))
 	_, verdict := e.KV.Txn(ctx, &pb.TxnRequest{Failure: []*pb.RequestOp{txnOp(asked)}})
 	if tooMany(verdict) {
 		// Of the original as well, or only of what is one level deeper?

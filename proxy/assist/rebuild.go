@@ -4,35 +4,33 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
+// deciding makes other comparisons of those of one transaction, so that etcd need
+// not know values.
+type deciding func([]*pb.Compare) []*pb.Compare
+
 // rebuild returns a transaction that etcd can carry out: no range in it is sorted
-// by sealed values, and replace has made others of its comparisons, those for which
-// it does not return nil. The original is not changed; what is equal is shared.
-func (e *Engine) rebuild(t *pb.TxnRequest, replace func(*pb.Compare) *pb.Compare) *pb.TxnRequest {
+// by sealed values, and its comparisons are decided at every depth, unless decide is
+// nil. The original is not changed; what is equal is shared.
+func (e *Engine) rebuild(t *pb.TxnRequest, decide deciding) *pb.TxnRequest {
 	out := &pb.TxnRequest{
 		Compare: t.Compare,
-		Success: e.rebuildOps(t.Success, replace),
-		Failure: e.rebuildOps(t.Failure, replace),
+		Success: e.rebuildOps(t.Success, decide),
+		Failure: e.rebuildOps(t.Failure, decide),
 	}
 	out.ProtoReflect().SetUnknown(t.ProtoReflect().GetUnknown())
-	if replace == nil {
-		return out
-	}
-	out.Compare = make([]*pb.Compare, len(t.Compare))
-	for i, c := range t.Compare {
-		if out.Compare[i] = replace(c); out.Compare[i] == nil {
-			out.Compare[i] = c
-		}
+	if decide != nil {
+		out.Compare = decide(t.Compare)
 	}
 	return out
 }
 
-func (e *Engine) rebuildOps(ops []*pb.RequestOp, replace func(*pb.Compare) *pb.Compare) []*pb.RequestOp {
+func (e *Engine) rebuildOps(ops []*pb.RequestOp, decide deciding) []*pb.RequestOp {
 	out := make([]*pb.RequestOp, len(ops))
 	for i, op := range ops {
 		out[i] = op
 		switch {
 		case op.GetRequestTxn() != nil:
-			out[i] = txnOp(e.rebuild(op.GetRequestTxn(), replace))
+			out[i] = txnOp(e.rebuild(op.GetRequestTxn(), decide))
 		case op.GetRequestRange() != nil && e.sorts(op.GetRequestRange()):
 			out[i] = rangeOp(unsorted(op.GetRequestRange()))
 		}
@@ -52,15 +50,20 @@ func rangeOp(r *pb.RangeRequest) *pb.RequestOp {
 // each level, added up along the deepest path (checkTxnRequest in
 // server/etcdserver/api/v3rpc/key.go).
 func weight(t *pb.TxnRequest) int {
-	deepest := 0
+	return max(len(t.Compare), len(t.Success), len(t.Failure)) + deepest(t)
+}
+
+// deepest is the weight of what is inside.
+func deepest(t *pb.TxnRequest) int {
+	n := 0
 	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
 		for _, op := range ops {
 			if inner := op.GetRequestTxn(); inner != nil {
-				deepest = max(deepest, weight(inner))
+				n = max(n, weight(inner))
 			}
 		}
 	}
-	return max(len(t.Compare), len(t.Success), len(t.Failure)) + deepest
+	return n
 }
 
 // comparesAnywhere reports whether values of sealed keys are compared at any depth.

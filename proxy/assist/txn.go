@@ -34,17 +34,45 @@ func (e *Engine) write(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, 
 	return resp, err
 }
 
-// decide returns what takes the place of a comparison, nil for one that stays: it is
-// for etcd to make.
-func (e *Engine) decide(v *view) func(*pb.Compare) *pb.Compare {
-	return func(c *pb.Compare) *pb.Compare {
-		switch {
-		case !e.compares(c):
-			return nil
-		case holds(c, v.at(c)):
+// each replaces the comparisons by sealed values one by one.
+func (e *Engine) each(other func(*pb.Compare) *pb.Compare) deciding {
+	return func(list []*pb.Compare) []*pb.Compare {
+		out := make([]*pb.Compare, len(list))
+		for i, c := range list {
+			if out[i] = c; e.compares(c) {
+				out[i] = other(c)
+			}
+		}
+		return out
+	}
+}
+
+// decided replaces comparisons by others with the outcome that was observed.
+func (e *Engine) decided(v *view) deciding {
+	return e.each(func(c *pb.Compare) *pb.Compare {
+		if holds(c, v.at(c)) {
 			return always(c.Key)
 		}
 		return never(c.Key, nil)
+	})
+}
+
+// fewest does it with as few as there can be: none for those that are true, one for
+// all that are false. The others stay, for etcd to look at.
+func (e *Engine) fewest(v *view) deciding {
+	return func(list []*pb.Compare) []*pb.Compare {
+		var out []*pb.Compare
+		failed := false
+		for _, c := range list {
+			switch {
+			case !e.compares(c):
+				out = append(out, c)
+			case !failed && !holds(c, v.at(c)):
+				failed = true
+				out = append(out, never(c.Key, nil))
+			}
+		}
+		return out
 	}
 }
 
@@ -85,7 +113,7 @@ func (e *Engine) guardInside(ops []*pb.RequestOp, v *view, g *guards) {
 func (e *Engine) wrapped(ctx context.Context, t *pb.TxnRequest, v *view, guards []*pb.Compare) (*pb.TxnResponse, error) {
 	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{
 		Compare: guards,
-		Success: []*pb.RequestOp{txnOp(e.rebuild(t, e.decide(v)))},
+		Success: []*pb.RequestOp{txnOp(e.rebuild(t, e.decided(v)))},
 	})
 	if err != nil {
 		return nil, err
@@ -102,7 +130,8 @@ func (e *Engine) wrapped(ctx context.Context, t *pb.TxnRequest, v *view, guards 
 // put into another one. Its own comparisons are all decided here, so that it is
 // known which branch is taken, and the guards take their place. The other branch is
 // checked by a transaction that does nothing. What was seen is looked at again only
-// if something is missing.
+// if something is missing. Comparisons without effect make up for those that were
+// left out, so that the limit is etcd's for the original.
 func (e *Engine) direct(ctx context.Context, t *pb.TxnRequest, v *view) (*pb.TxnResponse, error) {
 	var compares []*pb.Compare
 	eachCompare(t, true, func(c *pb.Compare, outermost bool) {
@@ -133,13 +162,17 @@ func (e *Engine) direct(ctx context.Context, t *pb.TxnRequest, v *view) (*pb.Txn
 	}
 	e.guardInside(taken, v, &g)
 	if len(other) > 0 {
-		check := &pb.TxnRequest{Success: e.rebuildOps(other, e.decide(v))}
+		check := &pb.TxnRequest{Success: e.rebuildOps(other, e.fewest(v))}
 		check.Compare = []*pb.Compare{never(compares[0].Key, nil)}
 		if _, err := e.KV.Txn(ctx, check); err != nil {
 			return nil, err
 		}
 	}
-	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{Compare: g.list, Success: e.rebuildOps(taken, e.decide(v))})
+	main := &pb.TxnRequest{Compare: g.list, Success: e.rebuildOps(taken, e.fewest(v))}
+	for n := weight(t) - deepest(main) - len(main.Compare); n > 0; n-- {
+		main.Compare = append(main.Compare, always(compares[0].Key))
+	}
+	resp, err := e.KV.Txn(ctx, main)
 	if err != nil {
 		return nil, err
 	}
