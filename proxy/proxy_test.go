@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
 	"github.com/etcdseal/etcdseal/crypto/dek/etcdstore"
@@ -125,12 +126,16 @@ func (l *lab) run(t testing.TB, pool *upstream.Pool) {
 	t.Cleanup(l.shutdown)
 }
 
-func startEtcd(t testing.TB) string {
+func startEtcd(t testing.TB) string { t.Helper(); return startEtcdWith(t) }
+
+// startEtcdWith starts an etcd whose gRPC server has more options.
+func startEtcdWith(t testing.TB, options ...grpc.ServerOption) string {
 	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
+	cfg.GRPCAdditionalServerOptions = options
 	u, _ := url.Parse("http://127.0.0.1:0")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*u}, []url.URL{*u}
