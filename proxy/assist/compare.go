@@ -56,7 +56,7 @@ func holdsFor(c *pb.Compare, kv *mvccpb.KeyValue) bool {
 func never(key, end []byte) *pb.Compare { return byVersion(key, end, pb.Compare_LESS, 0) }
 
 // always is one that is true.
-func always(key []byte) *pb.Compare { return byVersion(key, nil, pb.Compare_GREATER, -1) }
+func always(key, end []byte) *pb.Compare { return byVersion(key, end, pb.Compare_GREATER, -1) }
 
 func byVersion(key, end []byte, result pb.Compare_CompareResult, n int64) *pb.Compare {
 	return &pb.Compare{Key: key, RangeEnd: end, Target: pb.Compare_VERSION, Result: result, TargetUnion: &pb.Compare_Version{Version: n}}

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -125,14 +126,20 @@ func disturb(t *testing.T, g gen, request *pb.TxnRequest, subject, reference pb.
 			fired = true
 		}
 	}}
+	now, err := reference.Range(ctx, &pb.RangeRequest{Key: []byte("k")})
+	must(t, err)
 	got, gotErr := (&assist.Engine{KV: kv, Sealed: everything}).Txn(ctx, request)
-	reads := onlyReads(request)
-	if fired && !reads {
+	// What writes comes after the disturbance; what only reads may come before it.
+	before := gotErr == nil && got.Header.Revision <= now.Header.Revision
+	if before && writes(got) {
+		t.Errorf("written at revision %d after revision %d", got.Header.Revision, now.Header.Revision)
+	}
+	if fired && !before {
 		_, err := reference.Txn(ctx, other)
 		must(t, err)
 	}
 	want, wantErr := reference.Txn(ctx, request)
-	if fired && reads {
+	if fired && before {
 		_, err := reference.Txn(ctx, other)
 		must(t, err)
 	}
@@ -141,6 +148,10 @@ func disturb(t *testing.T, g gen, request *pb.TxnRequest, subject, reference pb.
 			// It does not fit. The two sides are to be the same for the next one.
 			level(t, reference, subject)
 			return "does not fit"
+		}
+		if fired && g.Code() == codes.OutOfRange {
+			level(t, reference, subject) // a revision that was not there yet
+			return "too early"
 		}
 		if limited && g.Code() == w.Code() {
 			return "another fault" // of a request with several, which is checked in parts
@@ -160,13 +171,12 @@ func disturb(t *testing.T, g gen, request *pb.TxnRequest, subject, reference pb.
 	return fmt.Sprintf("%d calls", kv.calls)
 }
 
-func onlyReads(t *pb.TxnRequest) bool {
-	for _, op := range append(append([]*pb.RequestOp{}, t.Success...), t.Failure...) {
-		if op.GetRequestRange() == nil {
-			return false
-		}
-	}
-	return true
+// writes reports whether an answer is to something that wrote.
+func writes(r *pb.TxnResponse) bool {
+	return slices.ContainsFunc(r.Responses, func(op *pb.ResponseOp) bool {
+		inner := op.GetResponseTxn()
+		return op.GetResponsePut() != nil || op.GetResponseDeleteRange().GetDeleted() > 0 || inner != nil && writes(inner)
+	})
 }
 
 // level leaves both without keys, at one and the same revision.

@@ -105,6 +105,14 @@ func readOnly(t *pb.TxnRequest) bool {
 // member has, without asking the others.
 func serializable(t *pb.TxnRequest) bool { return allRanges(t, (*pb.RangeRequest).GetSerializable) }
 
+// allRead reports whether one branch of a transaction has nothing but ranges.
+func allRead(t *pb.TxnRequest, succeeded bool) bool {
+	if succeeded {
+		return readOnly(&pb.TxnRequest{Success: t.Success})
+	}
+	return readOnly(&pb.TxnRequest{Failure: t.Failure})
+}
+
 func allRanges(t *pb.TxnRequest, is func(*pb.RangeRequest) bool) bool {
 	for _, ops := range [][]*pb.RequestOp{t.Success, t.Failure} {
 		for _, op := range ops {

@@ -9,7 +9,8 @@ import (
 
 // write makes one try of a transaction that may write: it looks at the compared
 // keys, decides, and has etcd carry out the transaction with its comparisons
-// decided, on the condition that the keys are as they were.
+// decided, on the condition that the keys are as they were. One that turns out to
+// write nothing, as a swap that fails, needs no such condition.
 func (e *Engine) write(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, error) {
 	var compares []*pb.Compare
 	eachCompare(t, true, func(c *pb.Compare, _ bool) {
@@ -20,6 +21,9 @@ func (e *Engine) write(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, 
 	v, err := e.observe(ctx, compares, false)
 	if err != nil {
 		return nil, e.judged(ctx, t, err)
+	}
+	if succeeded, ok := e.settled(t, v); ok && allRead(t, succeeded) {
+		return e.pinned(ctx, t, v, succeeded)
 	}
 	var g guards
 	e.guardReached(t, v, &g)
@@ -51,7 +55,7 @@ func (e *Engine) each(other func(*pb.Compare) *pb.Compare) deciding {
 func (e *Engine) decided(v *view) deciding {
 	return e.each(func(c *pb.Compare) *pb.Compare {
 		if holds(c, v.at(c)) {
-			return always(c.Key)
+			return always(c.Key, nil)
 		}
 		return never(c.Key, nil)
 	})
@@ -169,10 +173,7 @@ func (e *Engine) direct(ctx context.Context, t *pb.TxnRequest, v *view) (*pb.Txn
 		}
 	}
 	main := &pb.TxnRequest{Compare: g.list, Success: e.rebuildOps(taken, e.fewest(v))}
-	for n := weight(t) - deepest(main) - len(main.Compare); n > 0; n-- {
-		main.Compare = append(main.Compare, always(compares[0].Key))
-	}
-	resp, err := e.KV.Txn(ctx, main)
+	resp, err := e.KV.Txn(ctx, e.padded(main, t))
 	if err != nil {
 		return nil, err
 	}
@@ -184,25 +185,54 @@ func (e *Engine) direct(ctx context.Context, t *pb.TxnRequest, v *view) (*pb.Txn
 }
 
 // read makes one try of a transaction that only reads. It looks at all compared
-// keys, decides, and reads at that same revision what the taken branch asks for, so
-// that it needs no guards and cannot be disturbed.
+// keys, and so knows which branch is taken.
 func (e *Engine) read(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, error) {
 	v, err := e.observe(ctx, t.Compare, serializable(t))
 	if err != nil {
 		return nil, e.judged(ctx, t, err)
 	}
-	taken, other, succeeded := t.Success, t.Failure, true
 	for _, c := range t.Compare {
 		if !holds(c, v.at(c)) {
-			taken, other, succeeded = t.Failure, t.Success, false
-			break
+			return e.pinned(ctx, t, v, false)
 		}
 	}
-	if len(taken)+len(other) == 0 {
+	return e.pinned(ctx, t, v, true)
+}
+
+// settled reports which branch of a transaction is taken if what was observed alone
+// decides it.
+func (e *Engine) settled(t *pb.TxnRequest, v *view) (succeeded, ok bool) {
+	ok = true
+	for _, c := range t.Compare {
+		switch {
+		case !e.compares(c):
+			ok = false
+		case !holds(c, v.at(c)):
+			return false, true
+		}
+	}
+	return true, ok
+}
+
+// pinned carries out a transaction whose branch is known and only reads, at the very
+// revision that was observed. So it needs no guards and cannot be disturbed. The
+// other branch is there to be checked.
+func (e *Engine) pinned(ctx context.Context, t *pb.TxnRequest, v *view, succeeded bool) (*pb.TxnResponse, error) {
+	taken, other := t.Success, t.Failure
+	if !succeeded {
+		taken, other = other, taken
+	}
+	if len(taken)+len(other) == 0 && len(t.Compare) == 1 {
 		return &pb.TxnResponse{Header: v.header, Succeeded: succeeded}, nil
 	}
-	pinned, own := pin(e.rebuildOps(taken, nil), v.revision)
-	resp, err := e.KV.Txn(ctx, &pb.TxnRequest{Success: pinned, Failure: e.rebuildOps(other, nil)})
+	ops, own := pin(e.rebuildOps(taken, nil), v.revision)
+	main := &pb.TxnRequest{Success: ops, Failure: e.rebuildOps(other, e.fewest(v))}
+	for _, c := range t.Compare {
+		if !e.compares(c) { // may the caller read this?
+			main.Compare = append(main.Compare, always(c.Key, c.RangeEnd))
+		}
+	}
+	resp, err := e.KV.Txn(ctx, e.padded(main, t))
 	if compacted(err) && !own {
 		return nil, errRaced
 	}
@@ -217,6 +247,16 @@ func (e *Engine) read(ctx context.Context, t *pb.TxnRequest) (*pb.TxnResponse, e
 		}
 	}
 	return resp, nil
+}
+
+// padded gives a transaction comparisons without effect, so that it weighs as much
+// as the original: whether that is too much is for etcd to say.
+func (e *Engine) padded(t, original *pb.TxnRequest) *pb.TxnRequest {
+	key := e.firstCompare(original).Key
+	for n := weight(original) - deepest(t) - len(t.Compare); n > 0; n-- {
+		t.Compare = append(t.Compare, always(key, nil))
+	}
+	return t
 }
 
 // pin has ranges read at a revision, and reports whether any of them asks for one of

@@ -189,6 +189,8 @@ func TestErrorsAreEtcds(t *testing.T) {
 		"duplicate keys":                        {Compare: swap, Failure: dup},
 		"129 operations":                        {Compare: swap, Failure: list(129, func(int) *pb.RequestOp { return getOp("a") })},
 		"129 comparisons":                       {Compare: list(129, func(int) *pb.Compare { return swap[0] }), Success: dup[:1]},
+		"129 comparisons, reading":              {Compare: list(129, func(int) *pb.Compare { return swap[0] }), Success: []*pb.RequestOp{getOp("a")}},
+		"129 comparisons, and nothing else":     {Compare: list(129, func(int) *pb.Compare { return swap[0] })},
 		"an empty operation":                    {Compare: swap, Success: []*pb.RequestOp{{}}},
 		"a lease that is not there":             {Compare: swap, Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("b"), Lease: 4711}}}}},
 		"the future":                            {Compare: swap, Success: []*pb.RequestOp{future}},
