@@ -14,14 +14,16 @@ import (
 	"github.com/etcdseal/etcdseal/proxy/wire"
 )
 
-// wholeReads is how many assisted calls may be under way at once in a process. Each
-// may hold all the values of a key range.
+// wholeReads is how many calls may be under way at once in a process that read whole
+// key ranges to compare or sort them. Each may hold all of their values.
 const wholeReads = 32
 
 // needsHelp reports whether etcd cannot carry out an operation over keys under a
 // rule, since it would look at envelopes.
 func (c *call) needsHelp(op *wire.Op) bool {
 	switch {
+	case c.method.Request == wire.CampaignRequest:
+		return true
 	case op.Kind == wire.OpCompare:
 		return op.Target == wire.CompareValue
 	case op.Kind == wire.OpRange && op.SortTarget == wire.SortByValue:
@@ -32,9 +34,9 @@ func (c *call) needsHelp(op *wire.Op) bool {
 }
 
 // assist answers a request by means of other calls.
-func (c *call) assist(ctx context.Context, msg []byte) relay.Verdict {
+func (c *call) assist(ctx context.Context, msg []byte, whole bool) relay.Verdict {
 	server := c.session.server
-	if !c.session.loop.owned { // else whoever waits for this call has a place already
+	if whole && !c.session.loop.owned { // else whoever waits for this call has a place already
 		select {
 		case server.wholeReads <- struct{}{}:
 			defer func() { <-server.wholeReads }()

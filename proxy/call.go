@@ -108,7 +108,7 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 		return refuse(st), nil
 	}
 	if c.helped = asks.help; asks.help {
-		return c.help(ctx, w)
+		return c.help(ctx, w, asks.whole)
 	}
 	found, st, err := c.choose(ctx, w)
 	if err != nil {
@@ -127,14 +127,14 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 }
 
 // help sees to a request that takes other calls. The error is errWait or nil.
-func (c *call) help(ctx context.Context, w *scratch) (relay.Verdict, error) {
+func (c *call) help(ctx context.Context, w *scratch, whole bool) (relay.Verdict, error) {
 	switch {
 	case ctx == nil:
 		return relay.Verdict{}, errWait
 	case c.method.Request == wire.CampaignRequest:
 		return c.campaign(ctx, w, w.scan.Msg), nil
 	}
-	return c.assist(ctx, w.scan.Msg), nil
+	return c.assist(ctx, w.scan.Msg, whole), nil
 }
 
 // secondRequest is etcd's own answer to two messages on a call that takes one.

@@ -13,6 +13,7 @@ import (
 type asks struct {
 	shows bool // the answer can hold their values
 	help  bool // etcd alone cannot answer
+	whole bool // and whole key ranges have to be read for it
 }
 
 // guard refuses what clients may not do: write under the reserved prefix.
@@ -31,7 +32,9 @@ func (c *call) guard(ops []wire.Op) (a asks, _ *relay.Status) {
 		if st := c.sortsStream(op); st != nil {
 			return asks{}, st
 		}
-		a.help = a.help || c.needsHelp(op) || c.method.Request == wire.CampaignRequest
+		if c.needsHelp(op) {
+			a.help, a.whole = true, a.whole || len(op.End) > 0
+		}
 		switch op.Kind {
 		case wire.OpPut, wire.OpDelete:
 			a.shows = a.shows || op.PrevKV
