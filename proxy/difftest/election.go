@@ -1,7 +1,6 @@
 package difftest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -23,8 +22,11 @@ func (e *engine) electionNames() []string {
 // keys.
 func (e *engine) election(ctx context.Context) error {
 	name := []byte(pick(e.rng, e.electionNames()))
-	leader, err := e.leader(ctx, name)
-	if err != nil {
+	leader, known, err := e.first(ctx, name)
+	if err == nil {
+		err = e.leader(ctx, name)
+	}
+	if err != nil || !known {
 		return err
 	}
 	lease := e.leaseID()
@@ -47,6 +49,9 @@ func (e *engine) election(ctx context.Context) error {
 		}
 		request := &v3electionpb.CampaignRequest{Name: name, Lease: lease, Value: value}
 		_, err = call(ctx, e, v3electionpb.Election_Campaign_FullMethodName, request, &v3electionpb.CampaignResponse{}, nil)
+		if err == nil {
+			err = e.learn(ctx)
+		}
 	case n < 5:
 		_, err = call(ctx, e, v3electionpb.Election_Resign_FullMethodName, &v3electionpb.ResignRequest{Leader: key}, &v3electionpb.ResignResponse{}, nil)
 	case n < 6 && leader != nil:
@@ -60,16 +65,31 @@ func (e *engine) election(ctx context.Context) error {
 	return err
 }
 
+// learn reads the revision, for a campaign may write and fail all the same.
+func (e *engine) learn(ctx context.Context) error {
+	all := &pb.RangeRequest{Key: []byte("\x00"), RangeEnd: []byte("\x00"), CountOnly: true}
+	_, err := call(ctx, e, pb.KV_Range_FullMethodName, all, &pb.RangeResponse{}, nil)
+	return err
+}
+
 // leader asks who leads, now and then in an election of which other keys are a part.
-func (e *engine) leader(ctx context.Context, name []byte) (*mvccpb.KeyValue, error) {
+func (e *engine) leader(ctx context.Context, name []byte) error {
 	if e.chance(6) {
-		wide := &v3electionpb.LeaderRequest{Name: []byte("/registry/secrets")}
-		if _, err := call(ctx, e, v3electionpb.Election_Leader_FullMethodName, wide, &v3electionpb.LeaderResponse{}, nil); err != nil {
-			return nil, err
-		}
+		name = []byte("/registry/secrets")
 	}
-	r, err := call(ctx, e, v3electionpb.Election_Leader_FullMethodName, &v3electionpb.LeaderRequest{Name: name}, &v3electionpb.LeaderResponse{}, nil)
-	return r.GetKv(), err
+	_, err := call(ctx, e, v3electionpb.Election_Leader_FullMethodName, &v3electionpb.LeaderRequest{Name: name}, &v3electionpb.LeaderResponse{}, nil)
+	return err
+}
+
+// first reads the oldest key of an election or a lock: for its holder, all others wait. It is not known to those who may not read it.
+func (e *engine) first(ctx context.Context, name []byte) (kv *mvccpb.KeyValue, known bool, _ error) {
+	prefix := string(name) + "/"
+	request := &pb.RangeRequest{Key: []byte(prefix), RangeEnd: endOf(prefix), SortTarget: pb.RangeRequest_CREATE, SortOrder: pb.RangeRequest_ASCEND, Limit: 1}
+	r, err := call(ctx, e, pb.KV_Range_FullMethodName, request, &pb.RangeResponse{}, nil)
+	if len(r.GetKvs()) > 0 {
+		kv = r.Kvs[0]
+	}
+	return kv, r != nil, err
 }
 
 // observe compares the first message of a stream that would go on.
@@ -94,15 +114,13 @@ func (e *engine) observe(ctx context.Context, name []byte) error {
 // lock takes a lock that is free, or gives back one that is not.
 func (e *engine) lock(ctx context.Context) error {
 	name := []byte(pick(e.rng, []string{e.space.sealed + "lock", "zoo/lock"}))
-	prefix := string(name) + "/"
-	first := &pb.RangeRequest{Key: []byte(prefix), RangeEnd: endOf(prefix), SortTarget: pb.RangeRequest_CREATE, SortOrder: pb.RangeRequest_ASCEND, Limit: 1}
-	held, err := call(ctx, e, pb.KV_Range_FullMethodName, first, &pb.RangeResponse{}, nil)
-	if err != nil {
+	held, known, err := e.first(ctx, name)
+	if err != nil || !known {
 		return err
 	}
 	request := &v3lockpb.LockRequest{Name: name, Lease: e.leaseID()}
-	if len(held.GetKvs()) > 0 && !bytes.Equal(held.Kvs[0].Key, fmt.Appendf(nil, "%s%x", prefix, request.Lease)) {
-		_, err = call(ctx, e, v3lockpb.Lock_Unlock_FullMethodName, &v3lockpb.UnlockRequest{Key: held.Kvs[0].Key}, &v3lockpb.UnlockResponse{}, nil)
+	if held != nil && string(held.Key) != fmt.Sprintf("%s/%x", name, request.Lease) {
+		_, err = call(ctx, e, v3lockpb.Lock_Unlock_FullMethodName, &v3lockpb.UnlockRequest{Key: held.Key}, &v3lockpb.UnlockResponse{}, nil)
 		return err
 	}
 	_, err = call(ctx, e, v3lockpb.Lock_Lock_FullMethodName, request, &v3lockpb.LockResponse{}, nil)

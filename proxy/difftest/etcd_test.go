@@ -23,6 +23,7 @@ func startEtcd(t *testing.T) string {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	cfg.BcryptCost = 4 // the least there is: under the race detector others take seconds
 	cfg.TickMs, cfg.ElectionMs = 10, 100
 	cfg.LogLevel, cfg.LogOutputs = "error", []string{filepath.Join(dir, "log")}
 	etcd, err := embed.StartEtcd(cfg)
