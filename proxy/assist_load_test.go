@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
+	"github.com/etcdseal/etcdseal/kek/kektest"
 )
 
 // TestCompareAndSwapCounts has many clients count up keys by comparing their values.
@@ -287,3 +290,38 @@ func (c *rpcCounter) HandleRPC(ctx context.Context, s stats.RPCStats) {
 func (c *rpcCounter) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 
 func (c *rpcCounter) HandleConn(context.Context, stats.ConnStats) {}
+
+// TestShutdownWaitsForAssistedCalls begins while the first of the two inner calls is
+// under way; the second one must still be possible.
+func TestShutdownWaitsForAssistedCalls(t *testing.T) {
+	fake := kektest.NewFake("k", "v1")
+	first := newLab(t, setup{kek: fake})
+	ctx := bounded(t)
+	key := sealedPrefix + "a"
+	_, err := first.client.Put(ctx, key, "sealed")
+	must(t, err)
+	l := newLab(t, setup{etcdURL: first.etcdURL, kek: fake})
+	release := fake.Block(kek.OpUnwrap)
+	defer release()
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		r, err := pb.NewKVClient(l.conn(t)).Txn(ctx, &pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: []byte(key), Target: pb.Compare_VALUE, TargetUnion: &pb.Compare_Value{Value: []byte("sealed")}}},
+			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(key)}}}},
+		})
+		if err != nil || !r.Succeeded || string(r.Responses[0].GetResponseRange().Kvs[0].Value) != "sealed" {
+			t.Errorf("during a shutdown: %v, %v", r, err)
+		}
+	})
+	must(t, fake.AwaitBlocked(ctx, kek.OpUnwrap, 1))
+	waiting.Go(l.shutdown)
+	for { // until it has begun
+		conn, err := net.Dial("tcp", l.address)
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	release()
+	waiting.Wait()
+}
