@@ -215,7 +215,7 @@ func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context
 
 // pair runs a pair until it ends.
 func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn) {
-	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up)
+	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up.Conn)
 	s.mu.Lock()
 	s.pairs[p] = true
 	closing := s.closing

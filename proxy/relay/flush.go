@@ -100,12 +100,9 @@ func (p *Pair) writeLeg(d Direction) {
 		l.out, l.relayed, l.writing = nil, 0, true
 		l.taken.Broadcast()
 		p.mu.Unlock()
-		_, err := l.conn.Write(*out)
-		*out = (*out)[:0]
-		if cap(*out) <= 2*outSoft {
-			outBuffers.Put(out)
-		}
+		err := out.writeTo(l.conn)
 		p.mu.Lock()
+		out.release()
 		l.writing = false
 		if err != nil {
 			p.writeFailed(d, err)
@@ -132,8 +129,7 @@ func (p *Pair) writeFailed(d Direction, err error) {
 func (l *leg) stopWriting() {
 	l.broken, l.relayed = true, 0
 	if l.out != nil {
-		*l.out = (*l.out)[:0]
-		outBuffers.Put(l.out)
+		l.out.release()
 		l.out = nil
 	}
 }

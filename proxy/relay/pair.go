@@ -171,5 +171,5 @@ func (p *Pair) read(d Direction) {
 func (p *Pair) crowded() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.legs[Request].pending() >= outSoft || p.legs[Response].pending() >= outSoft
+	return p.legs[Request].full() || p.legs[Response].full()
 }
