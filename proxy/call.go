@@ -30,11 +30,10 @@ type call struct {
 
 // progress is how far a response has been opened while it comes in.
 type progress struct {
-	read    int           // up to here it was looked at
-	written int           // and up to here stands what came of it
-	header  wire.Header   // as far as it was seen
-	stopped bool          // the rest is done when all of it is there
-	failed  *relay.Status // why it cannot be opened
+	done   int           // up to here it is as it will be sent
+	room   bool          // before it, for a RangeStreamResponse's header
+	header wire.Header   // as far as it was seen
+	failed *relay.Status // why it cannot be opened
 }
 
 // scratch is the memory for one message.
@@ -165,72 +164,4 @@ func (w *scratch) seal(dst []byte, m *metrics) []byte {
 	})
 	m.sealed(total)
 	return out
-}
-
-// Ahead implements relay.Eager: a large list is opened as it comes in, while its
-// bytes are in the processor's cache.
-func (c *call) Ahead(d relay.Direction, msg []byte) {
-	if d != relay.Response || c.method.Response != wire.RangeResponse || c.ahead.stopped {
-		return
-	}
-	whole := wire.Complete(msg[c.ahead.read:])
-	if whole == 0 {
-		return
-	}
-	w := scratches.Get().(*scratch)
-	defer w.release()
-	_, st, err := c.open(nil, w, msg[:c.ahead.read+whole], true)
-	c.ahead.failed = st
-	c.ahead.stopped = st != nil || err != nil
-}
-
-// response opens one response, or what Ahead has left of it. The error is errWait
-// or nil.
-func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verdict, error) {
-	out, st, err := msg[:c.ahead.written], c.ahead.failed, error(nil)
-	if st == nil {
-		out, st, err = c.open(ctx, w, msg, false)
-	}
-	if err != nil {
-		return relay.Verdict{}, err
-	}
-	header := c.ahead.header
-	c.ahead = progress{}
-	if st != nil {
-		if c.writes && header.Revision > 0 {
-			st = appliedRefusal(st, header.Revision)
-		}
-		return refuse(st), nil
-	}
-	return relay.Verdict{Msg: out}, nil
-}
-
-// open opens the part of a response that was not opened yet and returns all that
-// is. The error is errWait or nil; it is errWait, too, if more is to come and the
-// part is not in the plain form, which cannot be opened where it stands.
-func (c *call) open(ctx context.Context, w *scratch, msg []byte, more bool) ([]byte, *relay.Status, error) {
-	scan, a := &w.scan, &c.ahead
-	if err := scan.Parse(c.method.Response, msg[a.read:]); err != nil {
-		return nil, refusal(codes.DataLoss, "etcd's answer cannot be read: %v", err), nil
-	}
-	if more && scan.Normalised {
-		return nil, nil, errWait
-	}
-	if scan.HasHeader {
-		a.header = scan.Header
-		c.session.heard(scan.Header, c.floor)
-	}
-	before := msg[:a.written]
-	if scan.Normalised { // its memory is another
-		before = nil
-	}
-	out, st, err := c.session.open(ctx, c.rules, w, before)
-	if st != nil || err != nil {
-		return nil, st, err
-	}
-	if scan.Normalised {
-		out = append(msg[:a.written:a.written], out...)
-	}
-	a.read, a.written = len(msg), len(out)
-	return out, nil, nil
 }

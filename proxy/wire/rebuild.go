@@ -143,11 +143,11 @@ func (s *Scan) emit(dst []byte) []byte {
 		if n := v.length(); n > 0 {
 			dst = append(dst, v.tag)
 			dst = protowire.AppendVarint(dst, uint64(n))
-			if v.New == nil {
-				dst = s.fill(dst, i)
-			} else {
-				dst = append(dst, v.New...)
-			}
+		}
+		if v.New == nil && s.fill != nil {
+			dst = s.fill(dst, i) // an empty value, too: it may turn out not to be one
+		} else {
+			dst = append(dst, v.New...)
 		}
 	}
 	dst, done, _ = s.emitNodes(dst, done, nodes, len(s.Msg))
@@ -164,20 +164,4 @@ func (s *Scan) emitNodes(dst []byte, done int, nodes []node, before int) ([]byte
 		done, nodes = n.start, nodes[1:]
 	}
 	return dst, done, nodes
-}
-
-// Complete returns how many bytes at the beginning of a message, of which only a
-// part is there, are whole fields. They are a message of their own: a message
-// may be cut between any two of its fields and means the same when the parts are
-// put together again. Bytes that are not valid end it.
-func Complete(part []byte) int {
-	at := 0
-	for at < len(part) {
-		_, _, n := protowire.ConsumeField(part[at:])
-		if n < 0 {
-			break
-		}
-		at += n
-	}
-	return at
 }
