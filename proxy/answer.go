@@ -49,9 +49,9 @@ func (c *call) openAhead(dst, part []byte) ([]byte, bool) {
 	if c.ahead.failed = st; aside || st != nil || err != nil {
 		return dst, false
 	}
-	out, st := c.session.openTo(w, dst)
-	c.ahead.failed = st
-	return out, st == nil
+	out := scan.AppendFunc(dst, w.openValue)
+	c.ahead.failed = c.session.opened(w)
+	return out, c.ahead.failed == nil
 }
 
 // hear notes a response's header.

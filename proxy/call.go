@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -36,19 +37,71 @@ type progress struct {
 	failed *relay.Status // why it cannot be opened
 }
 
-// scratch is the memory for one message.
+// scratch is the memory for one message, and what seals and opens its values.
 type scratch struct {
-	scan wire.Scan
-	keys []*envelope.Key // by the scan's values; nil: the value stays as it is
+	scan  wire.Scan
+	keys  []*envelope.Key // by the scan's values; nil: the value stays as it is
+	bytes int             // of plaintext that were sealed or opened
+	bad   []byte          // the key of the first that could not be opened
+	err   error           // and why; nil if all could
+
+	// The methods of these names, bound once.
+	sealValue, openValue func(dst []byte, i int) []byte
+	openInPlace          func(i int) []byte
 }
 
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
+var scratches = sync.Pool{New: func() any {
+	w := new(scratch)
+	w.sealValue, w.openValue, w.openInPlace = w.sealTo, w.openTo, w.open
+	return w
+}}
 
 func (w *scratch) release() {
 	w.scan.Clear()
 	clear(w.keys)
-	w.keys = w.keys[:0]
+	w.keys, w.bytes, w.bad, w.err = w.keys[:0], 0, nil, nil
 	scratches.Put(w)
+}
+
+// sealTo appends the envelope of the i-th value.
+func (w *scratch) sealTo(dst []byte, i int) []byte {
+	v := &w.scan.Values[i]
+	w.bytes += len(v.Old)
+	return w.keys[i].Seal(dst, v.Key, v.Old)
+}
+
+// openTo appends the plaintext of the i-th value.
+func (w *scratch) openTo(dst []byte, i int) []byte {
+	v := &w.scan.Values[i]
+	opened, err := w.keys[i].OpenTo(dst, v.Old, v.Key)
+	if err != nil {
+		w.failed(v.Key, err)
+		return append(dst, v.Old[:v.NewLen]...) // of no use, but of the right length
+	}
+	w.bytes += v.NewLen
+	return opened
+}
+
+// open returns the plaintext of the i-th value, where its envelope was.
+func (w *scratch) open(i int) []byte {
+	v := &w.scan.Values[i]
+	if v.New != nil {
+		return v.New
+	}
+	plain, err := w.keys[i].Open(v.Old, v.Key)
+	if err != nil {
+		w.failed(v.Key, err)
+		return v.Old[:v.NewLen] // as above
+	}
+	w.bytes += len(plain)
+	return plain
+}
+
+// failed notes the first failure. The key's memory may be written over later.
+func (w *scratch) failed(key []byte, err error) {
+	if w.err == nil {
+		w.bad, w.err = bytes.Clone(key), err
+	}
 }
 
 // Rewrite implements relay.Codec.
@@ -110,7 +163,8 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	c.floor = c.session.revision.Load()
 	out := scan.Msg
 	if found {
-		out = w.seal(lent[:0], c.session.metrics)
+		out = scan.AppendFunc(lent[:0], w.sealValue)
+		c.session.metrics.sealed(w.bytes)
 	}
 	c.asked = true
 	return relay.Verdict{Msg: out, Untouched: !shows && !found}, nil
@@ -152,16 +206,4 @@ func (c *call) choose(ctx context.Context, w *scratch) (found bool, _ *relay.Sta
 		found = true
 	}
 	return found, nil, nil
-}
-
-// seal appends the message with its values sealed to dst.
-func (w *scratch) seal(dst []byte, m *metrics) []byte {
-	total := 0
-	out := w.scan.AppendFunc(dst, func(dst []byte, i int) []byte {
-		v := &w.scan.Values[i]
-		total += len(v.Old)
-		return w.keys[i].Seal(dst, v.Key, v.Old)
-	})
-	m.sealed(total)
-	return out
 }

@@ -35,8 +35,8 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch, dst []byte
 	if aside {
 		s.openAside(rules, w)
 	}
-	out, st := s.openAll(w, dst)
-	return out, st, nil
+	out := w.scan.InPlaceFunc(dst, w.openInPlace)
+	return out, s.opened(w), nil
 }
 
 // openingKeys finds the keys of all values that are to be opened. aside says that
@@ -81,51 +81,15 @@ func (s *session) openingKeys(ctx context.Context, rules *Rules, w *scratch) (as
 	return aside, nil, nil
 }
 
-// openTo appends the response with its values opened to dst, other memory than its
-// own. If one cannot be opened, all of it is lost.
-func (s *session) openTo(w *scratch, dst []byte) ([]byte, *relay.Status) {
-	var st *relay.Status
-	total := 0
-	out := w.scan.AppendFunc(dst, func(dst []byte, i int) []byte {
-		v := &w.scan.Values[i]
-		total += v.NewLen
-		opened, err := w.keys[i].OpenTo(dst, v.Old, v.Key)
-		if err == nil {
-			return opened
-		}
-		if st == nil {
-			s.metrics.failed()
-			st = keyRefusal(v.Key, "opening", err)
-		}
-		return append(dst, v.Old[:v.NewLen]...) // of no use, but of the right length
-	})
-	s.metrics.opened(total)
-	return out, st
-}
-
-// openAll returns the response with its values opened, in the response's memory.
-// If one cannot be opened, all of it is lost.
-func (s *session) openAll(w *scratch, dst []byte) ([]byte, *relay.Status) {
-	var st *relay.Status
-	total := 0
-	out := w.scan.InPlaceFunc(dst, func(i int) []byte {
-		v := &w.scan.Values[i]
-		if v.New != nil {
-			return v.New
-		}
-		plain, err := w.keys[i].Open(v.Old, v.Key)
-		if err != nil {
-			if st == nil {
-				s.metrics.failed()
-				st = keyRefusal(v.Key, "opening", err)
-			}
-			plain = v.Old[:v.NewLen] // of no use, but of the right length
-		}
-		total += len(plain)
-		return plain
-	})
-	s.metrics.opened(total)
-	return out, st
+// opened counts what was opened, and says what could not be: then all of the
+// response is lost.
+func (s *session) opened(w *scratch) *relay.Status {
+	s.metrics.opened(w.bytes)
+	if w.err == nil {
+		return nil
+	}
+	s.metrics.failed()
+	return keyRefusal(w.bad, "opening", w.err)
 }
 
 // openAside opens the values under rules that let an envelope pass which cannot
