@@ -80,6 +80,9 @@ func (p *Pair) onData(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	l.repay(p.withheld(d))
+	if s == nil && err == nil && d == Request {
+		p.onStray(f.id, f.has(http2.FlagDataEndStream))
+	}
 	if s == nil || s.closed[d] {
 		return err
 	}
@@ -131,12 +134,16 @@ func (p *Pair) onReset(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	if s == nil {
+		if d == Request {
+			p.left.forget(f.id)
+		}
 		return err
 	}
 	s.closed[d] = true
 	h := &s.half[Response]
 	switch {
 	case d == Request:
+		s.half[Request].endIn = true // nothing may follow a reset
 		p.resetUpstream(s, code)
 		p.drop(s)
 	case code == http2.ErrCodeNo && !h.swallow:
@@ -172,6 +179,9 @@ func (p *Pair) onWindowUpdate(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	if s == nil {
+		if err == nil && d == Request && n == 0 {
+			l.reset(f.id, http2.ErrCodeProtocol)
+		}
 		return err
 	}
 	h := &s.half[1-d]

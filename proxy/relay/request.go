@@ -13,6 +13,9 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	if code := p.admit(id, l.fields); code != http2.ErrCodeNo {
 		p.mu.Lock()
 		l.reset(id, code)
+		if !end {
+			p.left.add(id)
+		}
 		p.mu.Unlock()
 		return
 	}
