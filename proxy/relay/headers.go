@@ -91,7 +91,7 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		p.resetBoth(s, http2.ErrCodeStreamClosed)
 		return
 	}
-	if !end {
+	if !end || d == Request && (s.wrongLength(0, true) || !validTrailers(fields)) {
 		p.resetBoth(s, http2.ErrCodeProtocol)
 		return
 	}
@@ -104,6 +104,7 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		s.code, _ = statusOf(fields)
 	}
 	if s.gone(d) {
+		p.answerHTTP(s)
 		p.settle(s)
 		return
 	}

@@ -93,7 +93,7 @@ func (p *Pair) onData(d Direction, f frame) error {
 		p.resetBoth(s, http2.ErrCodeStreamClosed)
 	case h.recvWindow < 0:
 		p.resetBoth(s, http2.ErrCodeFlowControl)
-	case d == Response && !h.begun:
+	case d == Response && !h.begun, d == Request && s.wrongLength(len(data), f.has(http2.FlagDataEndStream)):
 		p.resetBoth(s, http2.ErrCodeProtocol)
 	default:
 		h.credit += int64(n - len(data))
@@ -112,6 +112,8 @@ func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
 	}
 	p.repayStream(s, d) // padding, and what is not wanted
 	switch {
+	case s.later != nil:
+		p.answerHTTP(s)
 	case s.gone(d):
 	case h.rewriting && len(data) > 0:
 		p.input(s, d, data)
