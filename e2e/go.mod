@@ -10,6 +10,7 @@ tool (
 
 require (
 	github.com/google/go-cmp v0.7.0
+	github.com/summerwind/h2spec v2.2.1+incompatible
 	go.etcd.io/etcd/api/v3 v3.7.3
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.etcd.io/etcd/server/v3 v3.7.3

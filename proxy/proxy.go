@@ -188,12 +188,12 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	defer conn.Close()
 	if protocol == listen.ProtocolHTTP1 {
-		answerHTTP1(conn)
+		answerHTTP1(conn, nil)
 		return
 	}
-	client, _, err := relay.ReadPreface(conn, prefaceTime)
+	client, got, err := relay.ReadPreface(conn, prefaceTime)
 	if errors.Is(err, relay.ErrNotHTTP2) {
-		answerHTTP1(conn)
+		answerHTTP1(conn, got)
 		return
 	}
 	if err != nil {
@@ -257,10 +257,4 @@ func (s *Server) forgetToken(token string) {
 	if token != "" {
 		s.upstream.Invalidate(token)
 	}
-}
-
-// answerHTTP1 answers a client that does not speak HTTP/2.
-func answerHTTP1(conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = conn.Write([]byte("HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + notGRPC))
 }

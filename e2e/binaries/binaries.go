@@ -1,11 +1,12 @@
 // Package binaries builds the programs that the end-to-end tests run, from
 // their Go modules, into the folder bin of the e2e module: kube-apiserver
-// (module e2e/kube), etcd, etcdctl and etcdutl (module e2e), and etcdseal
-// itself from the parent folder, with the race detector where it is available.
+// (module e2e/kube), etcd, etcdctl and etcdutl (module e2e), h2spec (package
+// e2e/h2spec), and etcdseal itself from the parent folder, with the race
+// detector where it is available.
 //
 // The programs of others are built once for each version: a stamp beside each
-// binary holds what it was built from. etcdseal is always built, which costs
-// nothing when the build cache has it.
+// binary holds what it was built from. The project's own are always built, which
+// costs nothing when the build cache has them.
 package binaries
 
 import (
@@ -34,6 +35,7 @@ const (
 	Etcdutl       = "etcdutl"
 	KubeAPIServer = "kube-apiserver"
 	Etcdseal      = "etcdseal"
+	H2spec        = "h2spec"
 )
 
 // program is one binary and how to build it.
@@ -55,6 +57,7 @@ func programs() []program {
 		{name: Etcdctl, pkg: "go.etcd.io/etcd/etcdctl/v3", dir: ".", ldflags: "-s -w"},
 		{name: Etcdutl, pkg: "go.etcd.io/etcd/etcdutl/v3", dir: ".", ldflags: "-s -w"},
 		{name: KubeAPIServer, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", dir: "kube", ldflags: kube},
+		{name: H2spec, pkg: "./h2spec", dir: ".", ldflags: "-s -w", always: true},
 		{name: Etcdseal, pkg: "./cmd/etcdseal", dir: "..", race: raceAvailable(), always: true},
 	}
 }
