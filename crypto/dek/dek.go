@@ -14,6 +14,9 @@
 //     this keyring: a swapped wrapping or another keyring's record is refused;
 //   - a record that this process saw is put back when the store loses it, unless a
 //     tombstone says that it was removed for good;
+//   - a record that this process knows is not given up for another one in the store
+//     before that was unwrapped and gave the same DEK; if it does not and the known one
+//     does, the known wrappings are put beside it;
 //   - a DEK is unwrapped once, however many wait for it.
 //
 // DEK bytes live from a wrap or unwrap until the AES key schedule is made, and are
@@ -110,7 +113,8 @@ type Manager struct {
 
 	running  atomic.Bool
 	resync   chan struct{} // asks the watch for everything again; holds one
-	unsettle chan struct{} // says that a record needs settling; holds one
+	unsettle chan struct{} // says that a record has to be put back; holds one
+	unproven chan struct{} // says that a record has to be proved; holds one
 	renewal  chan struct{} // says that a DEK is nearly used up; holds one
 
 	mu       sync.Mutex // guards all below, and what entries and Sealers say it guards
@@ -132,6 +136,7 @@ func New(c Config) (*Manager, error) {
 		tasks:    newTasks(),
 		resync:   make(chan struct{}, 1),
 		unsettle: make(chan struct{}, 1),
+		unproven: make(chan struct{}, 1),
 		renewal:  make(chan struct{}, 1),
 		known:    make(map[envelope.ID]*entry),
 		strange:  make(map[envelope.ID]int64),
