@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/url"
 	"path/filepath"
@@ -41,12 +42,13 @@ type lab struct {
 // setup changes how a lab is made. The zero value seals sealedPrefix with a
 // local KEK.
 type setup struct {
-	etcdURL string // of an etcd that runs already
-	rule    proxy.Rule
-	open    bool // do not seal
-	kek     *kektest.Fake
-	keyFile string
-	allow   []string
+	etcdURL  string // of an etcd that runs already
+	upstream string // where the proxy finds it, if elsewhere
+	rule     proxy.Rule
+	open     bool // do not seal
+	kek      *kektest.Fake
+	keyFile  string
+	allow    []string
 }
 
 func newLab(t testing.TB, s setup) *lab {
@@ -61,7 +63,7 @@ func newLab(t testing.TB, s setup) *lab {
 	l.keyring, err = dek.New(dek.Config{Store: store, Keyring: "test", KEKs: map[string]kek.KEK{"k": testKEK(t, s)}})
 	must(t, err)
 	t.Cleanup(l.keyring.Close)
-	pool, err := upstream.New(upstream.Config{Endpoints: []string{l.etcdURL}})
+	pool, err := upstream.New(upstream.Config{Endpoints: []string{cmp.Or(s.upstream, l.etcdURL)}})
 	must(t, err)
 	t.Cleanup(func() { pool.Close() })
 	ln, err := listen.Open(t.Context(), listen.Config{Address: "127.0.0.1:0", Insecure: true})
