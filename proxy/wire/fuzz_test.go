@@ -79,9 +79,7 @@ func TestCanonicalIsPlain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Parse(m, msg); err != nil {
-				t.Fatal(err)
-			}
+			compareScan(t, s, m, msg, changes[i%3])
 			if s.Normalised {
 				t.Fatalf("%s %x: the slow path was taken", m, msg)
 			}

@@ -7,13 +7,14 @@
 // changed. The caller then decides what each value becomes, and [Scan.InPlace]
 // or [Scan.Append] builds the message again around the replaced values.
 //
-// A message is walked by one piece of code from tables (schema.go) as long as
-// it is in the plain form: every singular field at most once, every known field
-// with its right wire type. Anything else that is valid protobuf is first
-// decoded and encoded again by the generated code, so that a field given twice
-// or a oneof with two members means here exactly what it means to etcd: what
-// the proxy looked at is what etcd executes. Unknown fields are kept. What the
-// generated code refuses is refused here ([ErrMalformed]).
+// A message is walked by one piece of code from tables (schema.go; key-value pairs
+// as etcd writes them by a faster one, pair.go) as long as it is in the plain
+// form: every singular field at most once, every known field with its right wire
+// type. Anything else that is valid protobuf is first decoded and encoded again by
+// the generated code, so that a field given twice or a oneof with two members
+// means here exactly what it means to etcd: what the proxy looked at is what etcd
+// executes. Unknown fields are kept. What the generated code refuses is refused
+// here ([ErrMalformed]).
 //
 // The package does no I/O, knows no cryptography and no policy. A Scan belongs
 // to one goroutine at a time; everything else is safe for concurrent use.
@@ -79,11 +80,10 @@ type Value struct {
 	// Prev tells that the value is a previous one (prev_kv, prev_kvs).
 	Prev bool
 
-	at     int   // where the value's field begins, or where a missing one goes
-	data   int   // where Old begins
-	end    int   // where the field ends; equal to at if there is no field
-	parent int32 // the node that holds the field, -1 for the message itself
 	tag    byte  // the field's tag
+	parent int32 // the node around the message that holds the field, -1 if there is none
+	field  span  // the value's field; if it is missing, all of it is where it goes
+	holder span  // the message that holds the field, as frame has it
 }
 
 // Header is etcd's ResponseHeader.
@@ -129,8 +129,6 @@ type Scan struct {
 	leader  []byte // the key of a Proclaim or Resign
 	lease   int64  // and its lease
 	tooMany bool
-	fill    func(dst []byte, i int) []byte // of AppendFunc
-	open    func(i int) []byte             // of InPlaceFunc
 }
 
 // Parse reads one message of the given type and fills the Scan. It does not
@@ -166,19 +164,18 @@ func (s *Scan) Parse(m Message, msg []byte) error {
 // scan walks the message from its beginning.
 func (s *Scan) scan(m Message, msg []byte) verdict {
 	s.Message, s.Msg = m, msg
-	return s.walk(m, 0, &frame{end: len(msg), depth: 1, parent: -1})
+	return s.walk(m, &frame{place: span{end: int32(len(msg))}, depth: 1, parent: -1})
 }
 
 // Clear forgets the message and keeps the memory of the lists for the next one.
 func (s *Scan) Clear() {
 	clear(s.Values)
 	clear(s.Ops)
-	*s = Scan{
-		Values:  kept(s.Values),
-		Ops:     kept(s.Ops),
-		nodes:   kept(s.nodes),
-		scratch: kept(s.scratch),
-	}
+	s.Values, s.Ops = kept(s.Values), kept(s.Ops)
+	s.nodes, s.scratch = kept(s.nodes), kept(s.scratch)
+	s.Message, s.Msg, s.Normalised = NoMessage, nil, false
+	s.Header, s.HasHeader, s.Watch = Header{}, false, Watch{}
+	s.leader, s.lease, s.tooMany = nil, 0, false
 }
 
 // kept returns the empty list, without its memory if that is large.
