@@ -92,9 +92,13 @@ func (s *Scan) finish(done action, f *frame) verdict {
 
 // addOp adds the operation that the fields of a request make.
 func (s *Scan) addOp(done action, f *frame) verdict {
-	if len(s.Ops) == MaxOps {
-		s.tooMany = true
-		return malformed
+	if len(s.Ops) == s.most {
+		return tooMany
+	}
+	if len(s.Ops) == cap(s.Ops) && len(s.Ops) >= fewParts {
+		// All at once: on the way there append would allocate five times as much.
+		s.Ops = append(make([]Op, 0, s.most), s.Ops...)
+		s.Values = append(make([]Value, 0, s.most), s.Values...)
 	}
 	op := Op{Value: -1, Key: s.part(f.bytes[slotKey]), End: s.part(f.bytes[slotEnd])}
 	// Each level of a Txn nests two messages; the request itself is the first.

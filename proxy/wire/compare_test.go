@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,9 @@ func compareScan(t *testing.T, s *Scan, m Message, msg []byte, f change) bool {
 	refused := proto.Unmarshal(msg, want)
 	before := bytes.Clone(msg)
 	err := s.Parse(m, msg)
+	if most := mostParts(len(msg)); errors.Is(err, ErrTooManyOps) && count(m, msg, most, 1) > most {
+		return false
+	}
 	if (err != nil) != (refused != nil) {
 		t.Fatalf("Parse(%s, %x) = %v, generated code says %v", m, msg, err, refused)
 	}

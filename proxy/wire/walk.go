@@ -13,7 +13,19 @@ const (
 	plain     verdict = iota // read to the end
 	notPlain                 // to be normalised, if it is valid at all
 	malformed                // no valid encoding of the message
+	tooMany                  // more operations or deeper than is read
 )
+
+// err returns the error of a verdict.
+func (v verdict) err() error {
+	switch v {
+	case plain:
+		return nil
+	case tooMany:
+		return ErrTooManyOps
+	}
+	return ErrMalformed
+}
 
 // span is a length-delimited field of the message: where its tag, its length and
 // its data begin, and where it ends. No field begins with its data at 0, so the
@@ -42,7 +54,7 @@ type node struct {
 // walk reads the message m at f.place and everything in it.
 func (s *Scan) walk(m Message, f *frame) verdict {
 	if f.depth > maxDepth {
-		return malformed
+		return tooMany
 	}
 	c := &schemas[m]
 	msg := s.Msg[:f.place.end]

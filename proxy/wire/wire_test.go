@@ -247,7 +247,7 @@ func TestPrevious(t *testing.T) {
 func TestScanHoldsNothingOfTheLastMessage(t *testing.T) {
 	s := parse(t, TxnRequest, marshal(t, txn()))
 	s.Values[0].New = []byte("new")
-	s.Normalised, s.HasHeader, s.tooMany = true, true, true
+	s.Normalised, s.HasHeader, s.most = true, true, 1
 	s.Header.Revision, s.Watch.ID, s.leader, s.lease = 1, 1, []byte("leader"), 1
 	s.Clear()
 	for _, v := range s.Values[:cap(s.Values)] {
