@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 var changes = []change{grow, shrink, mixed}
@@ -79,12 +80,30 @@ func TestCanonicalIsPlain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Parse(m, msg); err != nil {
-				t.Fatal(err)
+			if got, want := count(m, msg, MaxOps, 1), parts(p.ProtoReflect()); got != want {
+				t.Fatalf("%s %x: %d parts, want %d", m, msg, got, want)
 			}
+			compareScan(t, s, m, msg, changes[i%3])
 			if s.Normalised {
 				t.Fatalf("%s %x: the slow path was taken", m, msg)
 			}
 		}
 	}
+}
+
+// parts counts the messages in a message of generated code.
+func parts(p protoreflect.Message) (n int) {
+	p.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				n += 1 + parts(v.List().Get(i).Message())
+			}
+		default:
+			n += 1 + parts(v.Message())
+		}
+		return true
+	})
+	return n
 }
