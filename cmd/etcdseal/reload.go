@@ -44,7 +44,7 @@ func reason(err error) []any {
 
 // reloadRules puts the rules of the file, as it is now, in force.
 func (d *daemon) reloadRules() error {
-	next, err := config.Load(d.file)
+	next, err := loadConfig(d.file)
 	if err != nil {
 		return err
 	}
