@@ -38,8 +38,8 @@ type Config struct {
 	// AllowMethods are full names of gRPC methods, as in
 	// /etcdserverpb.KV/Example, that etcdseal does not know and forwards
 	// untouched all the same; values in them are neither sealed nor opened. For
-	// an etcd that is newer than etcdseal. Default: none, and what is not known
-	// is refused.
+	// an etcd that is newer than etcdseal; one that etcdseal knows is an error.
+	// Default: none, and what is not known is refused.
 	AllowMethods []string
 	// Limits bound what one client can make the proxy hold. Has defaults.
 	Limits Limits

@@ -65,6 +65,7 @@ func (m *Manager) activate(a *active) {
 		s.current = a
 		m.cache.add(a.key)
 	}
+	s.demanded, s.failure = false, nil
 	s.live.Store(a)
 }
 

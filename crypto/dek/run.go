@@ -116,7 +116,7 @@ func (m *Manager) inUse() []*holder {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var holders []*holder
-	for _, s := range m.sealers {
+	for _, s := range m.used() {
 		if s.current == nil && s.candidate == nil {
 			continue
 		}
@@ -152,14 +152,14 @@ func (m *Manager) follow(kekName, version string) {
 }
 
 // renewAhead begins to make DEKs in place of those that are to be replaced. One that
-// sealed nothing is not replaced until somebody wants to seal.
+// sealed nothing, or is not in use, is not replaced until somebody wants to seal.
 func (m *Manager) renewAhead() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sealers {
 		switch a := s.current; {
 		case a == nil || !a.due(m.clock()):
-		case a.seals.Load() == 0:
+		case a.seals.Load() == 0 || s.unused:
 			m.retire(a.entry)
 		default:
 			m.sealing.start(s, s.renewAhead)

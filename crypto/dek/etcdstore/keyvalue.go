@@ -64,6 +64,12 @@ func (s *Store) list(ctx context.Context) (whole dek.Change, revision int64, err
 	return whole, kvs.Header.Revision, nil
 }
 
+// Ping implements dek.Store. The prefix itself is no key of the keyring's.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.read(ctx, s.prefix, clientv3.WithCountOnly())
+	return failed(ctx, "asking etcd", err)
+}
+
 // read is a linearizable read.
 func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	before := s.position()

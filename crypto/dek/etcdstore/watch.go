@@ -59,7 +59,7 @@ func (s *Store) follow(ctx context.Context, revision int64, resync <-chan struct
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := s.open(ctx, revision+1)
 	if err != nil {
-		cancel()
+		defer cancel() // after failed has looked at ctx
 		return failed(ctx, "watching keyring", err)
 	}
 	answers, ended := receive(ctx, stream)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,9 @@ func TestEtcdIsDown(t *testing.T) {
 	defer cancel()
 	if _, err := a.Get(ctx, dektest.ID(1)); !errors.Is(err, dek.ErrStoreUnavailable) {
 		t.Errorf("Get: got %v, want ErrStoreUnavailable", err)
+	}
+	if err := a.Ping(ctx); !errors.Is(err, dek.ErrStoreUnavailable) || strings.Contains(err.Error(), "DEK") {
+		t.Errorf("Ping: got %v, want ErrStoreUnavailable, and no DEK in it", err)
 	}
 	s.start()
 	if _, err := a.Create(t.Context(), dektest.ID(1), dektest.Record(dektest.ID(1), 1)); err != nil {
