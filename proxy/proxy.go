@@ -91,6 +91,7 @@ type Server struct {
 	closing bool
 	conns   sync.WaitGroup
 	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
+	cutOff  atomic.Bool  // the last try to connect to etcd failed
 }
 
 // New returns a server that does not serve yet.
@@ -205,12 +206,28 @@ func (s *Server) serve(conn net.Conn) {
 // carry connects a client to etcd and carries what they say until either ends.
 func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
 	up, err := dial(s.ctx)
+	s.noteDial(err)
 	if err != nil {
-		s.logger.Warn("no connection to etcd", "error", err.Error())
 		return
 	}
 	defer up.Close()
 	s.pair(cfg, client, up)
+}
+
+// noteDial logs at Warn that etcd cannot be connected to, once until it can be again: a
+// client may try many times a second.
+func (s *Server) noteDial(err error) {
+	switch {
+	case s.ctx.Err() != nil:
+	case err == nil:
+		if s.cutOff.Load() && s.cutOff.Swap(false) {
+			s.logger.Info("connected to etcd again")
+		}
+	case !s.cutOff.Swap(true):
+		s.logger.Warn("no connection to etcd, clients are turned away until there is one", "error", err.Error())
+	default:
+		s.logger.Debug("no connection to etcd", "error", err.Error())
+	}
 }
 
 // pair runs a pair until it ends.
