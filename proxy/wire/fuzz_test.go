@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -19,7 +20,8 @@ func FuzzScan(f *testing.F) {
 }
 
 // FuzzRandom compares the walker with the generated code on encodings that are
-// made from the descriptors: valid, whatever the order and number of fields.
+// made from the descriptors: valid, whatever the order and number of fields, and
+// with some of their bytes changed, valid or not.
 func FuzzRandom(f *testing.F) {
 	for m := RangeRequest; m < header; m++ {
 		f.Add(uint64(m), byte(m), byte(10))
@@ -28,7 +30,11 @@ func FuzzRandom(f *testing.F) {
 		message := RangeRequest + Message(m)%(header-RangeRequest)
 		r := newRand(seed)
 		msg := randomWire(r, generated(message).ProtoReflect().Descriptor(), 6, int(odd%60))
-		compareScan(t, new(Scan), message, msg, changes[r.IntN(len(changes))])
+		compareScan(t, new(Scan), message, slices.Clone(msg), changes[r.IntN(len(changes))])
+		for range min(len(msg), 8) {
+			msg[r.IntN(len(msg))] ^= byte(1 << r.IntN(8))
+			compareScan(t, new(Scan), message, slices.Clone(msg), changes[r.IntN(len(changes))])
+		}
 	})
 }
 
