@@ -110,6 +110,8 @@ func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
 	p.repayStream(s, d) // padding, and what is not wanted
 	switch {
 	case s.gone(d):
+	case s.served != nil:
+		s.served.take(data)
 	case h.rewriting && len(data) > 0:
 		p.input(s, d, data)
 	case h.rewriting:

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,13 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	r := Route{HTTPStatus: 431, HTTPBody: "etcdseal: the header list is too large\n"}
 	if l.fieldsSize <= maxHeaderList {
 		r = p.session.Route(l.fields)
+	}
+	var request *http.Request
+	if r.Serve != nil {
+		var err error
+		if request, err = newRequest(l.conn, l.fields, end); err != nil {
+			r.HTTPStatus, r.HTTPBody = http.StatusBadRequest, "etcdseal: "+err.Error()+"\n"
+		}
 	}
 	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
 	fields := p.requestFields(s, l.fields)
@@ -44,6 +52,8 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
 		p.answerHTTP(s, r.HTTPStatus, r.HTTPBody)
+	case r.Serve != nil:
+		p.serve(s, r.Serve, request)
 	default:
 		s.forwarded = true
 		p.opened++
