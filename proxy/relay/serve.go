@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -259,9 +258,5 @@ func newRequest(conn net.Conn, fields []hpack.HeaderField, end bool) (*http.Requ
 		return nil, errors.New("the path is not one of a URL")
 	}
 	r.URL = target
-	if secured, ok := conn.(*tls.Conn); ok {
-		state := secured.ConnectionState()
-		r.TLS = &state
-	}
 	return r, nil
 }
