@@ -124,7 +124,7 @@ func New(c Config) *Server {
 	}
 	s.rules.Store(c.Rules)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.web = newWeb(s, c.TLS)
+	s.web = newWeb(s, c)
 	return s
 }
 

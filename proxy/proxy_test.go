@@ -47,9 +47,20 @@ type setup struct {
 	kek     *kektest.Fake
 	keyFile string
 	allow   []string
+	listen  listen.Config // without an address: plain TCP
+
+	advertise []string
 }
 
 func newLab(t testing.TB, s setup) *lab {
+	t.Helper()
+	l := newLabWithoutClient(t, s)
+	l.client = dial(t, l.address)
+	return l
+}
+
+// newLabWithoutClient is for listeners that a plain client cannot connect to.
+func newLabWithoutClient(t testing.TB, s setup) *lab {
 	t.Helper()
 	l := &lab{etcdURL: s.etcdURL, fakeKEK: s.kek}
 	if l.etcdURL == "" {
@@ -64,7 +75,10 @@ func newLab(t testing.TB, s setup) *lab {
 	pool, err := upstream.New(upstream.Config{Endpoints: []string{l.etcdURL}})
 	must(t, err)
 	t.Cleanup(func() { pool.Close() })
-	ln, err := listen.Open(t.Context(), listen.Config{Address: "127.0.0.1:0", Insecure: true})
+	if s.listen.Address == "" {
+		s.listen = listen.Config{Address: "127.0.0.1:0", Insecure: true}
+	}
+	ln, err := listen.Open(t.Context(), s.listen)
 	must(t, err)
 	l.address = ln.Addr().String()
 	metrics := proxy.NewMetrics()
@@ -75,7 +89,7 @@ func newLab(t testing.TB, s setup) *lab {
 		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, ShutdownGrace: 5 * time.Second,
 	})
 	l.run(t, pool)
-	l.direct, l.client = dial(t, l.etcdURL), dial(t, l.address)
+	l.direct = dial(t, l.etcdURL)
 	return l
 }
 

@@ -30,7 +30,8 @@ const (
 // HTTP/1.1 connections, which one http.Server reads.
 type web struct {
 	server *Server
-	secure bool // etcd speaks TLS
+	secure bool  // etcd speaks TLS
+	memory int64 // for JSON that is read
 
 	once    sync.Once // of handler and conn
 	handler *gateway.Handler
@@ -46,8 +47,8 @@ type web struct {
 	end    context.CancelFunc
 }
 
-func newWeb(s *Server, secure bool) *web {
-	w := &web{server: s, secure: secure, conns: make(chan net.Conn), closed: make(chan struct{})}
+func newWeb(s *Server, c Config) *web {
+	w := &web{server: s, secure: c.TLS, memory: c.Memory, conns: make(chan net.Conn), closed: make(chan struct{})}
 	w.open, w.ended = context.WithCancel(s.ctx)
 	w.stop, w.end = context.WithCancel(w.open)
 	w.http = http.Server{
@@ -72,8 +73,8 @@ func (w *web) gateway() *gateway.Handler {
 		}
 		w.conn = conn
 		w.handler = gateway.New(gateway.Config{
-			Proxy: conn, Dial: w.dial, TLS: w.secure, Token: s.upstream.Token, MaxRequest: s.maxRequest, Logger: s.logger,
-			Observe: s.metrics.answeredHTTP,
+			Proxy: conn, Dial: w.dial, TLS: w.secure, Token: s.upstream.Token, MaxRequest: s.maxRequest, Memory: w.memory,
+			Logger: s.logger, Observe: s.metrics.answeredHTTP,
 		})
 	})
 	return w.handler

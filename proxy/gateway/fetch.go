@@ -27,9 +27,6 @@ var etcdPaths = []string{
 // check takes up to 7 s.
 const fetchTime = 30 * time.Second
 
-// errTooLarge says that a message is longer than any that the proxy would take.
-var errTooLarge = errors.New("etcdseal: the message is too large")
-
 // errNoHTTP says that etcd serves nothing but gRPC where the proxy connects.
 var errNoHTTP = errors.New("etcd serves no HTTP on its client port")
 

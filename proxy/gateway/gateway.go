@@ -16,7 +16,6 @@ package gateway
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -44,6 +43,9 @@ type Config struct {
 	Token func(ctx context.Context) (string, error)
 	// MaxRequest is the largest message in bytes that the proxy takes.
 	MaxRequest int
+	// Memory bounds the JSON, in bytes, that is read into memory for all requests
+	// together; 0 is no bound.
+	Memory int64
 	// Logger is told of failures, at Debug; nil is none.
 	Logger *slog.Logger
 	// Observe, if not nil, is told of each answer: one of the APIs below, and the
@@ -91,11 +93,9 @@ func New(cfg Config) *Handler {
 // that a message is bounded before it is decoded.
 func newJSON(cfg Config) *gw.ServeMux {
 	mux := gw.NewServeMux(gw.WithMarshalerOption(gw.MIMEWildcard, &marshaler{
-		limit: jsonFactor*int64(cfg.MaxRequest) + jsonSlack,
-		HTTPBodyMarshaler: gw.HTTPBodyMarshaler{Marshaler: &gw.JSONPb{
-			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
-			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		}},
+		limit:             jsonFactor*int64(cfg.MaxRequest) + jsonSlack,
+		memory:            cfg.Memory,
+		HTTPBodyMarshaler: gw.HTTPBodyMarshaler{Marshaler: newMarshaler()},
 	}))
 	for _, register := range []func(context.Context, *gw.ServeMux, *grpc.ClientConn) error{
 		etcdgw.RegisterKVHandler,
@@ -114,43 +114,12 @@ func newJSON(cfg Config) *gw.ServeMux {
 	return mux
 }
 
-const (
-	// jsonFactor and jsonSlack are how much longer than its message JSON may be: base64
-	// takes 4/3, escapes and field names the rest.
-	jsonFactor = 4
-	jsonSlack  = 64 << 10
-)
-
-// marshaler bounds what one message of a request may take before it is decoded.
-type marshaler struct {
-	gw.HTTPBodyMarshaler
-	limit int64
-}
-
-// NewDecoder implements runtime.Marshaler.
-func (m *marshaler) NewDecoder(from io.Reader) gw.Decoder {
-	bounded := &boundedReader{from: from}
-	decoder := m.HTTPBodyMarshaler.NewDecoder(bounded)
-	return gw.DecoderFunc(func(v any) error {
-		bounded.left = m.limit
-		return decoder.Decode(v)
-	})
-}
-
-// boundedReader fails when more than left is read.
-type boundedReader struct {
-	from io.Reader
-	left int64
-}
-
-// Read implements io.Reader.
-func (r *boundedReader) Read(b []byte) (int, error) {
-	if r.left <= 0 {
-		return 0, errTooLarge
+// newMarshaler is etcd's (embed/serve.go).
+func newMarshaler() *gw.JSONPb {
+	return &gw.JSONPb{
+		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
+		UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 	}
-	n, err := r.from.Read(b[:min(int64(len(b)), r.left)])
-	r.left -= int64(n)
-	return n, err
 }
 
 // Long reports whether requests to a path go on for as long as their client wants.
