@@ -2,37 +2,23 @@ package proxy
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"time"
 )
 
 const (
-	// http1Time bounds all that is done for a client that does not speak HTTP/2.
+	// http1Time is how long a client that does not speak HTTP/2 may take to show that
+	// it speaks HTTP/1.
 	http1Time = time.Second
 	// http1Line is the longest first line that is looked at.
 	http1Line = 8 << 10
 )
 
-// answerHTTP1 answers a client that speaks HTTP/1. got is what was read of its
-// request. One that speaks neither is not answered (RFC 9113, 3.4).
-func answerHTTP1(conn net.Conn, got []byte) {
-	_ = conn.SetDeadline(time.Now().Add(http1Time))
-	if !readsHTTP1(conn, got) {
-		return
-	}
-	if _, err := io.WriteString(conn, "HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"+notGRPC); err != nil {
-		return
-	}
-	// A socket that is closed with bytes unread would take the answer back.
-	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, conn)
-	}
-}
-
-// readsHTTP1 reads the first line of what a client says, or more, and reports
-// whether it is that of an HTTP/1 request.
-func readsHTTP1(conn net.Conn, got []byte) bool {
+// readHTTP1 reads the first line of what a client says, or more, and reports whether
+// it is that of an HTTP/1 request. got is what was read of it. A client that speaks
+// neither HTTP/1 nor HTTP/2 is not answered (RFC 9113, 3.4).
+func readHTTP1(conn net.Conn, got []byte) (read []byte, ok bool) {
+	_ = conn.SetReadDeadline(time.Now().Add(http1Time))
 	line := make([]byte, http1Line)
 	n := copy(line, got)
 	for bytes.IndexByte(line[:n], '\n') < 0 {
@@ -43,5 +29,5 @@ func readsHTTP1(conn net.Conn, got []byte) bool {
 	}
 	first, _, _ := bytes.Cut(line[:n], []byte("\n"))
 	words := bytes.Fields(first)
-	return len(words) == 3 && bytes.HasPrefix(words[2], []byte("HTTP/1."))
+	return line[:n], len(words) == 3 && bytes.HasPrefix(words[2], []byte("HTTP/1."))
 }

@@ -15,9 +15,9 @@ func TestNotHTTP2(t *testing.T) {
 	for name, c := range map[string]struct {
 		said, want string
 	}{
-		"HTTP/1.1":          {"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" + strings.Repeat("x", 64<<10), "HTTP/1.1 501 Not Implemented\r\n"},
-		"HTTP/1.0":          {"POST / HTTP/1.0\r\n\r\n", "HTTP/1.1 501 Not Implemented\r\n"},
-		"P":                 {"PUT /v3/kv/put HTTP/1.1\r\n\r\n", "HTTP/1.1 501 Not Implemented\r\n"},
+		"HTTP/1.1":          {"GET /none HTTP/1.1\r\nHost: a\r\n\r\n" + strings.Repeat("x", 64<<10), "HTTP/1.1 404 Not Found\r\n"},
+		"HTTP/1.0":          {"POST / HTTP/1.0\r\n\r\n", "HTTP/1.0 404 Not Found\r\n"},
+		"P":                 {"PUT /v3/kv/put HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1 "},
 		"almost a preface":  {"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", ""},
 		"something else":    {"INVALID CONNECTION PREFACE\r\n\r\n", ""},
 		"a line and no end": {strings.Repeat("GET ", 2<<10), ""},

@@ -3,8 +3,10 @@ package proxy
 import (
 	"context"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/etcdseal/etcdseal/proxy/relay"
@@ -23,6 +25,10 @@ func (s *Server) Loopback(endpoint string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.loop(endpoint) }),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1), grpc.MaxCallSendMsgSize(1<<31-1)),
+		grpc.WithConnectParams(grpc.ConnectParams{ // etcd may be back in a moment
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: prefaceTime,
+		}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry())
 }
 
@@ -37,10 +43,10 @@ func (s *Server) loop(endpoint string) (net.Conn, error) {
 	cfg.Observer = nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.loops.closing {
 		return nil, net.ErrClosed
 	}
-	s.conns.Go(func() {
+	s.loops.conns.Go(func() {
 		stop := context.AfterFunc(s.ctx, func() { far.Close() })
 		defer stop()
 		defer far.Close()
@@ -48,7 +54,7 @@ func (s *Server) loop(endpoint string) (net.Conn, error) {
 		if err != nil {
 			return
 		}
-		s.carry(client, cfg, dial)
+		s.carry(&s.loops, client, cfg, dial)
 	})
 	return near, nil
 }

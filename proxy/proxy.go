@@ -86,10 +86,10 @@ type Server struct {
 	ctx    context.Context // ends when connections are to be cut
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards pairs and closing
-	pairs   map[*relay.Pair]bool
-	closing bool
-	conns   sync.WaitGroup
+	mu      sync.Mutex // guards what group says
+	clients group      // clients' connections
+	loops   group      // connections to the server itself, which clients' calls may need
+	web     *web
 	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
 	cutOff  atomic.Bool  // the last try to connect to etcd failed
 }
@@ -111,7 +111,7 @@ func New(c Config) *Server {
 	s := &Server{
 		listener: c.Listener, upstream: c.Upstream, keyring: c.Keyring,
 		maxRequest: c.MaxRequest, allowed: map[string]bool{}, grace: c.ShutdownGrace,
-		metrics: &c.Metrics.metrics, logger: c.Logger, pairs: map[*relay.Pair]bool{},
+		metrics: &c.Metrics.metrics, logger: c.Logger,
 	}
 	if c.Reserved != "" {
 		s.reserved = []byte(c.Reserved)
@@ -125,6 +125,7 @@ func New(c Config) *Server {
 	}
 	s.rules.Store(c.Rules)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.web = newWeb(s, c)
 	return s
 }
 
@@ -139,6 +140,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.cancel()
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()
+	s.web.start()
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
@@ -148,7 +150,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 			return err
 		}
-		s.conns.Go(func() { s.serve(conn) })
+		s.clients.conns.Go(func() { s.serve(conn) })
 	}
 }
 
@@ -163,17 +165,17 @@ func (s *Server) mayGiveUp() bool {
 	return now-last >= int64(giveUpEvery) && s.gaveUp.CompareAndSwap(last, now)
 }
 
-// shutdown ends all connections, those without calls in flight at once.
+// shutdown ends all connections, those without calls in flight at once, and those to
+// the server itself last.
 func (s *Server) shutdown() {
-	s.mu.Lock()
-	s.closing = true
-	for p := range s.pairs {
-		go p.Shutdown()
-	}
-	s.mu.Unlock()
 	cut := time.AfterFunc(s.grace, s.cancel)
 	defer cut.Stop()
-	s.conns.Wait()
+	s.close(&s.clients)
+	s.web.shutdown()
+	s.clients.conns.Wait()
+	s.web.close()
+	s.close(&s.loops)
+	s.loops.conns.Wait()
 }
 
 // serve carries one client's connection.
@@ -189,29 +191,31 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	defer conn.Close()
 	if protocol == listen.ProtocolHTTP1 {
-		answerHTTP1(conn, nil)
+		s.web.serve(conn, nil)
 		return
 	}
-	client, got, err := relay.ReadPreface(conn, prefaceTime)
-	if errors.Is(err, relay.ErrNotHTTP2) {
-		answerHTTP1(conn, got)
+	client, read, err := relay.ReadPreface(conn, prefaceTime)
+	if errors.Is(err, relay.ErrNotHTTP2) && protocol == "" {
+		if read, ok := readHTTP1(conn, read); ok {
+			s.web.serve(conn, read)
+		}
 		return
 	}
 	if err != nil {
 		return
 	}
-	s.carry(client, s.relay, s.upstream.Dial)
+	s.carry(&s.clients, client, s.relay, s.upstream.Dial)
 }
 
 // carry connects a client to etcd and carries what they say until either ends.
-func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
+func (s *Server) carry(g *group, client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
 	up, err := dial(s.ctx)
 	s.noteDial(err)
 	if err != nil {
 		return
 	}
 	defer up.Close()
-	s.pair(cfg, client, up)
+	s.pair(g, cfg, client, up)
 }
 
 // noteDial logs at Warn that etcd cannot be connected to, once until it can be again: a
@@ -231,28 +235,20 @@ func (s *Server) noteDial(err error) {
 }
 
 // pair runs a pair until it ends.
-func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn) {
+func (s *Server) pair(g *group, cfg relay.Config, client *relay.Client, up *upstream.Conn) {
 	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up.Conn)
-	s.mu.Lock()
-	s.pairs[p] = true
-	closing := s.closing
-	s.mu.Unlock()
+	s.add(g, p)
 	ended := make(chan struct{})
-	s.conns.Go(func() {
+	g.conns.Go(func() {
 		select {
 		case <-up.Drain():
 			p.Shutdown()
 		case <-ended:
 		}
 	})
-	if closing {
-		p.Shutdown()
-	}
 	err := p.Run(s.ctx)
 	close(ended)
-	s.mu.Lock()
-	delete(s.pairs, p)
-	s.mu.Unlock()
+	s.remove(g, p)
 	if errors.Is(err, relay.ErrSilent) || errors.Is(err, relay.ErrNoSettings) {
 		up.Suspect(err.Error())
 	}

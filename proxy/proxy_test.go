@@ -43,19 +43,29 @@ type lab struct {
 // setup changes how a lab is made. The zero value seals sealedPrefix with a
 // local KEK.
 type setup struct {
-	etcdURL  string // of an etcd that runs already
-	upstream string // where the proxy finds it, if elsewhere
-	still    bool   // the keyring does not run: it hears of nothing by itself
-	store    func(dek.Store) dek.Store
-	logger   *slog.Logger
-	rule     proxy.Rule
-	open     bool // do not seal
-	kek      *kektest.Fake
-	keyFile  string
-	allow    []string
+	etcdURL   string // of an etcd that runs already
+	upstream  string // where the proxy finds it, if elsewhere
+	still     bool   // the keyring does not run: it hears of nothing by itself
+	store     func(dek.Store) dek.Store
+	logger    *slog.Logger
+	rule      proxy.Rule
+	open      bool // do not seal
+	kek       *kektest.Fake
+	keyFile   string
+	allow     []string
+	listen    listen.Config // without an address: plain TCP
+	advertise []string
 }
 
 func newLab(t testing.TB, s setup) *lab {
+	t.Helper()
+	l := newLabWithoutClient(t, s)
+	l.client = dial(t, l.address)
+	return l
+}
+
+// newLabWithoutClient is for listeners that a plain client cannot connect to.
+func newLabWithoutClient(t testing.TB, s setup) *lab {
 	t.Helper()
 	l := &lab{etcdURL: s.etcdURL, fakeKEK: s.kek}
 	if l.etcdURL == "" {
@@ -74,7 +84,10 @@ func newLab(t testing.TB, s setup) *lab {
 	pool, err := upstream.New(upstream.Config{Endpoints: []string{cmp.Or(s.upstream, l.etcdURL)}})
 	must(t, err)
 	t.Cleanup(func() { pool.Close() })
-	ln, err := listen.Open(t.Context(), listen.Config{Address: "127.0.0.1:0", Insecure: true})
+	if s.listen.Address == "" {
+		s.listen = listen.Config{Address: "127.0.0.1:0", Insecure: true}
+	}
+	ln, err := listen.Open(t.Context(), s.listen)
 	must(t, err)
 	l.address = ln.Addr().String()
 	metrics := proxy.NewMetrics()
@@ -86,7 +99,7 @@ func newLab(t testing.TB, s setup) *lab {
 		Logger: s.logger,
 	})
 	l.run(t, pool, s.still)
-	l.direct, l.client = dial(t, l.etcdURL), dial(t, l.address)
+	l.direct = dial(t, l.etcdURL)
 	return l
 }
 

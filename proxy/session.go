@@ -237,8 +237,11 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		}
 	}
 	subtype, isGRPC := strings.CutPrefix(contentType, "application/grpc")
-	if method != "POST" || !isGRPC || subtype != "" && subtype[0] != '+' && subtype[0] != ';' {
-		return relay.Route{HTTPStatus: 501, HTTPBody: notGRPC, Method: otherMethod}
+	switch {
+	case !isGRPC:
+		return s.server.web.route(path)
+	case method != "POST" || subtype != "" && subtype[0] != '+' && subtype[0] != ';':
+		return relay.Route{HTTPStatus: 415, HTTPBody: notGRPC, Method: otherMethod}
 	}
 	m, known := wire.Lookup(path)
 	if !known {
@@ -264,7 +267,7 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 	return r
 }
 
-const notGRPC = "etcdseal: only gRPC is served on this address\n"
+const notGRPC = "etcdseal: this is no gRPC request that etcd takes\n"
 
 // unknownMethod answers as etcd does.
 func unknownMethod(path string) *relay.Status {

@@ -169,11 +169,14 @@ func (p *Pair) over() error {
 	return errEnded
 }
 
-// answersLeft reports whether answers that came whole are still on their way to
-// the client.
+// answersLeft reports whether answers that came whole, or that need no upstream, are
+// still on their way to the client.
 func (p *Pair) answersLeft() bool {
 	for _, s := range p.streams {
 		h := &s.half[Response]
+		if s.served != nil && !s.long && !s.closed[Request] {
+			return true
+		}
 		if h.endIn && (len(h.queue)+len(h.entries) > 0 || h.state != inputFree) && !s.closed[Request] {
 			return true
 		}

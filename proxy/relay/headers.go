@@ -108,6 +108,10 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		p.settle(s)
 		return
 	}
+	if s.served != nil { // it has no use for them
+		s.served.take(nil)
+		return
+	}
 	if h.rewriting && (h.state != inputFree || len(h.entries) > 0) || d == Request && h.asm.have > 0 {
 		h.trailers = slices.Clone(fields)
 		p.finishInput(s, d)

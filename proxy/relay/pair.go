@@ -34,6 +34,7 @@ type Pair struct {
 	answeredID uint32 // highest stream that was answered without the upstream
 	left       leavers
 	opened     int // streams open upstream, the proxy's own included
+	serving    int // handlers at work
 
 	greeted     bool // the client has been sent its first SETTINGS
 	goAwaySent  bool

@@ -115,6 +115,8 @@ func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
 	case s.later != nil:
 		p.answerHTTP(s)
 	case s.gone(d):
+	case s.served != nil:
+		s.served.take(data)
 	case h.rewriting && len(data) > 0:
 		p.input(s, d, data)
 	case h.rewriting:

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,13 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	r := Route{HTTPStatus: 431, HTTPBody: "etcdseal: the header list is too large\n"}
 	if l.fieldsSize <= maxHeaderList {
 		r = p.session.Route(l.fields)
+	}
+	var request *http.Request
+	if r.Serve != nil {
+		var err error
+		if request, err = newRequest(l.conn, l.fields, end); err != nil {
+			r.HTTPStatus, r.HTTPBody = http.StatusBadRequest, "etcdseal: "+err.Error()+"\n"
+		}
 	}
 	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
 	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
@@ -45,10 +53,9 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	case r.Refuse != nil:
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
-		s.later = &httpAnswer{r.HTTPStatus, r.HTTPBody}
-		s.half[Request].swallow = true
-		p.answeredID = max(p.answeredID, s.id)
-		p.answerHTTP(s)
+		p.answerPlainly(s, r.HTTPStatus, r.HTTPBody)
+	case r.Serve != nil:
+		p.serve(s, r.Serve, request)
 	default:
 		s.forwarded = true
 		p.opened++
@@ -113,6 +120,14 @@ type httpAnswer struct {
 // maxIgnored is how long a request's body may be that is read to its end before
 // the request is answered without it.
 const maxIgnored = 64 << 10
+
+// answerPlainly answers a request that is not gRPC with a text.
+func (p *Pair) answerPlainly(s *stream, status int, body string) {
+	s.later = &httpAnswer{status, body}
+	s.half[Request].swallow = true
+	p.answeredID = max(p.answeredID, s.id)
+	p.answerHTTP(s)
+}
 
 // answerHTTP gives a request that is not gRPC its answer, once all of it has
 // come: an answer in the middle would take a RST_STREAM along, and hide what is

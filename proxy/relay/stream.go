@@ -31,6 +31,8 @@ type stream struct {
 
 	half [2]half
 
+	served *served // answered here by a handler
+
 	ctx    context.Context // made when something parks
 	cancel context.CancelFunc
 }
