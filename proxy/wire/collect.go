@@ -95,12 +95,8 @@ func (s *Scan) addOp(done action, f *frame) verdict {
 	if len(s.Ops) == s.most {
 		return tooMany
 	}
-	if len(s.Ops) == cap(s.Ops) && len(s.Ops) >= fewParts {
-		// All at once: on the way there append would allocate five times as much.
-		s.Ops = append(make([]Op, 0, s.most), s.Ops...)
-		s.Values = append(make([]Value, 0, s.most), s.Values...)
-	}
-	op := Op{Value: -1, Key: s.part(f.bytes[slotKey]), End: s.part(f.bytes[slotEnd])}
+	op := s.newOp()
+	op.Value, op.Key, op.End = -1, s.part(f.bytes[slotKey]), s.part(f.bytes[slotEnd])
 	// Each level of a Txn nests two messages; the request itself is the first.
 	op.Depth = max(0, (f.depth-2)/2)
 	switch done {
@@ -111,7 +107,7 @@ func (s *Scan) addOp(done action, f *frame) verdict {
 		op.IgnoreLease = f.num[slotIgnoreLease] != 0
 		op.Value = s.addValue(f, f.bytes[slotValue], 2<<3|2, op.Key)
 	case addRange:
-		s.fillRange(&op, f)
+		s.fillRange(op, f)
 	case addDelete:
 		op.Kind, op.PrevKV = OpDelete, f.num[slotPrevKV] != 0
 	case addCompare:
@@ -139,8 +135,23 @@ func (s *Scan) addOp(done action, f *frame) verdict {
 		}
 		op.Value = s.addValue(f, f.bytes[slotValue], 3<<3|2, key)
 	}
-	s.Ops = append(s.Ops, op)
 	return plain
+}
+
+// newOp adds an operation to the list, where it stands, as newValue does.
+func (s *Scan) newOp() *Op {
+	n := len(s.Ops)
+	switch {
+	case n < cap(s.Ops):
+	case n < fewParts:
+		s.Ops = slices.Grow(s.Ops, 1)
+	default:
+		// All at once: on the way there append would allocate five times as much.
+		s.Ops = append(make([]Op, 0, s.most), s.Ops...)
+		s.Values = append(make([]Value, 0, s.most), s.Values...)
+	}
+	s.Ops = s.Ops[:n+1]
+	return &s.Ops[n]
 }
 
 // fillRange makes a Range of its fields.

@@ -8,9 +8,9 @@ import (
 // The tags of the fields of a key-value pair, each of one byte.
 const (
 	pairKey     = 1<<3 | 2
-	pairVersion = 4<<3 | 0 // create_revision and mod_revision stand before it
+	pairVersion = 4 << 3 // create_revision and mod_revision stand before it
 	pairValue   = 5<<3 | 2
-	pairLease   = 6<<3 | 0
+	pairLease   = 6 << 3
 )
 
 // pairs reads the key-value pairs of a repeated field that follow each other, the

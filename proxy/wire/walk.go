@@ -153,7 +153,8 @@ func (s *Scan) descend(fd *field, f *frame, p span) verdict {
 	if fd.sub == keyValue && s.pair(fd, f, p) {
 		return plain
 	}
-	child := frame{place: p, depth: f.depth + 1, parent: f.parent, prev: fd.prev}
+	var child frame // set field by field: a literal would be made aside and copied
+	child.place, child.depth, child.parent, child.prev = p, f.depth+1, f.parent, fd.prev
 	if !fd.values || schemas[fd.sub].holds {
 		return s.walk(fd.sub, &child)
 	}
