@@ -36,7 +36,7 @@ func (c *call) needsHelp(op *wire.Op) bool {
 // assist answers a request by means of other calls.
 func (c *call) assist(ctx context.Context, msg []byte, whole bool) relay.Verdict {
 	server := c.session.server
-	if whole && !c.session.loop.owned { // else whoever waits for this call has a place already
+	if whole && !c.session.loop.inner { // else whoever waits for this call has a place already
 		select {
 		case server.wholeReads <- struct{}{}:
 			defer func() { <-server.wholeReads }()
@@ -109,7 +109,7 @@ func (s *session) inner(kind innerKind) (*grpc.ClientConn, error) {
 	if s.innerConns[kind] != nil {
 		return s.innerConns[kind], nil
 	}
-	conn, err := s.server.loopback(loop{endpoint: s.endpoint, raw: kind == raw, owned: true})
+	conn, err := s.server.loopback(loop{endpoint: s.endpoint, raw: kind == raw, inner: true})
 	if err == nil {
 		s.innerConns[kind] = conn
 	}

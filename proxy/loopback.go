@@ -3,8 +3,10 @@ package proxy
 import (
 	"context"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/etcdseal/etcdseal/proxy/relay"
@@ -26,7 +28,7 @@ func (s *Server) Loopback(endpoint string) (*grpc.ClientConn, error) {
 type loop struct {
 	endpoint string
 	raw      bool // values are passed as etcd stores them
-	owned    bool // it ends with the session that it belongs to, not at a shutdown
+	inner    bool // it carries the calls of which assisted ones are made
 }
 
 func (s *Server) loopback(l loop) (*grpc.ClientConn, error) {
@@ -34,6 +36,10 @@ func (s *Server) loopback(l loop) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.serveLoop(l) }),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<31-1), grpc.MaxCallSendMsgSize(1<<31-1)),
+		grpc.WithConnectParams(grpc.ConnectParams{ // etcd may be back in a moment
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: prefaceTime,
+		}),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry())
 }
 
@@ -48,10 +54,10 @@ func (s *Server) serveLoop(l loop) (net.Conn, error) {
 	cfg.Observer = nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing && !l.owned { // an owner is still being waited for
+	if s.loops.closing {
 		return nil, net.ErrClosed
 	}
-	s.conns.Go(func() {
+	s.loops.conns.Go(func() {
 		stop := context.AfterFunc(s.ctx, func() { far.Close() })
 		defer stop()
 		defer far.Close()
@@ -59,7 +65,7 @@ func (s *Server) serveLoop(l loop) (net.Conn, error) {
 		if err != nil {
 			return
 		}
-		s.carry(client, cfg, dial, l)
+		s.carry(&s.loops, client, cfg, dial, l)
 	})
 	return near, nil
 }

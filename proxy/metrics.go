@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,7 @@ type metrics struct {
 	recordsLost, recordsRestored prometheus.Counter
 	waits                        prometheus.Histogram
 	assisted, assistRetries      prometheus.Counter
+	requests                     *prometheus.CounterVec
 }
 
 // methodMetrics are those of one method, looked up once.
@@ -74,6 +76,7 @@ func (m *metrics) init() {
 	m.recordsRestored = m.counter("keyring_records_restored_total", "Records that this process put back.")
 	m.waits = prometheus.NewHistogram(m.histogramOpts("message_wait_seconds", "How long messages waited for a key."))
 	m.all = append(m.all, m.waits)
+	m.requests = m.counters("http_requests_total", "HTTP requests without gRPC that were answered, by what they asked for and the answer's status.", "api", "status")
 	m.methods = map[string]*methodMetrics{otherMethod: m.method(otherMethod)}
 	for _, method := range wire.Methods() {
 		m.methods[method.Path] = m.method(method.Path)
@@ -155,6 +158,11 @@ func (m *metrics) opened(bytes int)    { m.openedBytes.Add(float64(bytes)) }
 func (m *metrics) failed()             { m.openFailures.Inc() }
 func (m *metrics) watchCancelled()     { m.watchCancels.Inc() }
 func (m *metrics) parked(at time.Time) { m.waits.Observe(time.Since(at).Seconds()) }
+
+// answeredHTTP counts a request without gRPC. Both labels are from closed sets.
+func (m *metrics) answeredHTTP(api string, status int) {
+	m.requests.WithLabelValues(api, http.StatusText(status)).Inc()
+}
 
 // CacheHit implements dek.Observer.
 func (m *metrics) CacheHit() { m.cacheHits.Inc() }

@@ -103,11 +103,17 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 	}
 	s.cluster.Store(found.cluster)
 	s.raise(found.revision)
-	if err := s.sameCluster(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
 	defer cancel()
+	if s.sameCluster() != nil {
+		// The keyring may not have noticed yet that etcd was restored.
+		if _, err := s.server.keyring.Locate(ctx); err != nil {
+			return err
+		}
+		if err := s.sameCluster(); err != nil {
+			return err
+		}
+	}
 	for i, there := range found.present {
 		if there {
 			continue
@@ -126,7 +132,8 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 func (s *session) sameCluster() error {
 	here, keyring := s.cluster.Load(), s.server.keyring.ClusterID()
 	if here != 0 && keyring != 0 && here != keyring {
-		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring is in %x: etcd.endpoints must name one cluster", here, keyring)
+		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring's to %x: either etcd was restored or replaced and one of them still leads to the old one, "+
+			"or etcd.endpoints names members of more than one cluster", here, keyring)
 	}
 	return nil
 }
@@ -166,6 +173,7 @@ func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope
 		}
 	}
 	if err := s.sameCluster(); err != nil {
+		s.giveUp(err)
 		return nil, err
 	}
 	if key, ok := sealer.TryKey(); ok {
@@ -198,11 +206,16 @@ func (s *session) awaitCheck(ctx context.Context) error {
 	if err == nil {
 		err = errMoved
 	}
+	s.giveUp(err)
+	return err
+}
+
+// giveUp has the client connect anew, if it is time for that.
+func (s *session) giveUp(err error) {
 	if s.server.mayGiveUp() {
 		s.server.logger.Warn("giving up a connection on which nothing can be sealed", "error", err.Error())
 		s.drain()
 	}
-	return err
 }
 
 // openingKey returns the key of a DEK id, likewise.
@@ -230,8 +243,11 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		}
 	}
 	subtype, isGRPC := strings.CutPrefix(contentType, "application/grpc")
-	if method != "POST" || !isGRPC || subtype != "" && subtype[0] != '+' && subtype[0] != ';' {
-		return relay.Route{HTTPStatus: 501, HTTPBody: notGRPC, Method: otherMethod}
+	switch {
+	case !isGRPC:
+		return s.server.web.route(path)
+	case method != "POST" || subtype != "" && subtype[0] != '+' && subtype[0] != ';':
+		return relay.Route{HTTPStatus: 415, HTTPBody: notGRPC, Method: otherMethod}
 	}
 	m, known := wire.Lookup(path)
 	if !known {
@@ -270,7 +286,7 @@ func (s *session) newCall(m wire.Method, fields []hpack.HeaderField) *call {
 	return c
 }
 
-const notGRPC = "etcdseal: only gRPC is served on this address\n"
+const notGRPC = "etcdseal: this is no gRPC request that etcd takes\n"
 
 // unknownMethod answers as etcd does.
 func unknownMethod(path string) *relay.Status {

@@ -25,7 +25,7 @@ func TestEtcdsealEqualsEtcdToThoseWhoMayLittle(t *testing.T) {
 	for _, url := range []string{reference, behind} {
 		enableAuth(t, dial(t, url))
 	}
-	subject := startEtcdseal(t, behind, upstream.Auth{Username: "root", PasswordFile: passwordFile})
+	subject := startEtcdsealAs(t, behind, upstream.Auth{Username: "root", PasswordFile: passwordFile})
 	must(t, Run(t.Context(), Config{
 		Reference: newUsers(t, reference), Subject: newUsers(t, subject), Sealed: sealed, SealedValueOrder: true,
 		Seed: *seed, Operations: *operations / 2, Logf: t.Logf,

@@ -25,7 +25,7 @@ import (
 // rule is envelopes. The keyring is in a file, since its records in etcd would take revisions.
 func TestEtcdsealEqualsEtcd(t *testing.T) {
 	behind := startEtcd(t)
-	subject := dial(t, startEtcdseal(t, behind, upstream.Auth{}))
+	subject := dial(t, startEtcdseal(t, behind))
 	err := Run(t.Context(), Config{
 		Reference: dial(t, startEtcd(t)), Subject: subject, Sealed: sealed, SealedValueOrder: true,
 		Seed: *seed, Operations: *operations, Logf: t.Logf,
@@ -40,8 +40,14 @@ func TestEtcdsealEqualsEtcd(t *testing.T) {
 	checkStored(t, dial(t, behind))
 }
 
-// startEtcdseal serves in this process until the test ends, and returns the URL of its socket.
-func startEtcdseal(t *testing.T, etcd string, auth upstream.Auth) string {
+// startEtcdseal starts one that needs no user of etcd.
+func startEtcdseal(t *testing.T, etcd string) string {
+	t.Helper()
+	return startEtcdsealAs(t, etcd, upstream.Auth{})
+}
+
+// startEtcdsealAs serves in this process until the test ends, and returns the URL of its socket.
+func startEtcdsealAs(t *testing.T, etcd string, auth upstream.Auth) string {
 	t.Helper()
 	dir := t.TempDir()
 	keyFile := filepath.Join(dir, "kek.key")

@@ -17,6 +17,7 @@ package relay
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -52,6 +53,10 @@ type Route struct {
 	// is not gRPC. Nothing goes upstream.
 	HTTPStatus int
 	HTTPBody   string
+	// Serve, when set, answers the request here, on a goroutine of its own. Nothing
+	// goes upstream. The handler's context ends with the stream, the client's
+	// connection, or the pair, which waits for the handler to return.
+	Serve http.Handler
 	// Codec, when set, sees each message in both directions.
 	Codec Codec
 	// MaxRequest is the largest request message in bytes that a stream with a
@@ -82,14 +87,18 @@ type Codec interface {
 	Lane(d Direction, msg []byte) (lane int64, barrier bool)
 }
 
-// Eager is a Codec that can begin with a large message before all of it is there,
-// while what has come is in the processor's cache.
+// Eager is a Codec that can begin with a large response before all of it is there,
+// while what has come is in the processor's cache, and so spare it from being
+// copied.
 type Eager interface {
 	Codec
-	// Ahead sees what has come so far of an uncompressed message. It may change
-	// it in place; Rewrite, or Wait, gets what it left when all has come, in the
-	// same memory if it is a response.
-	Ahead(d Direction, msg []byte)
+	// Ahead gets the next part of an uncompressed response of size bytes that comes
+	// in several. It appends to dst, which holds what it has appended before, what is to stand
+	// for the first bytes of the part, and returns how many these were, and how many
+	// it has to see from there on: more than are left. A need of 0 says that it
+	// takes no more of this message. Rewrite gets, when all has come, what Ahead has
+	// appended, and behind it what it has not taken.
+	Ahead(size int, dst, part []byte) (out []byte, used, need int)
 }
 
 // Action is what is done with a message.
