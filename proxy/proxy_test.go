@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
 	"github.com/etcdseal/etcdseal/crypto/dek/etcdstore"
@@ -127,10 +128,17 @@ func (l *lab) run(t testing.TB, pool *upstream.Pool) {
 
 func startEtcd(t testing.TB) string {
 	t.Helper()
+	return startEtcdWith(t, nil)
+}
+
+// startEtcdWith is startEtcd with services of the test's own, or a look at etcd's.
+func startEtcdWith(t testing.TB, register func(*grpc.Server)) string {
+	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
+	cfg.ServiceRegister = register
 	u, _ := url.Parse("http://127.0.0.1:0")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*u}, []url.URL{*u}
