@@ -129,7 +129,6 @@ const besideTheAPI = `
 
 - A sealed value is 48 bytes longer: a request that is that close to etcd's limit (--max-request-bytes) is too large, and chunks of RangeStream and fragments of a
   watch are cut where etcd cuts what it stores.
-- A request that is no valid protobuf is answered as etcd 3.7 answers it, whatever the version of the etcd behind.
 - etcd's authentication by the common name of a client's certificate cannot work through a proxy; users with passwords and tokens can.
 `
 
