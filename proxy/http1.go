@@ -18,7 +18,7 @@ const (
 // request. One that speaks neither is not answered (RFC 9113, 3.4).
 func answerHTTP1(conn net.Conn, got []byte) {
 	_ = conn.SetDeadline(time.Now().Add(http1Time))
-	if !readsHTTP1(conn, got) {
+	if _, ok := readHTTP1(conn, got); !ok {
 		return
 	}
 	if _, err := io.WriteString(conn, "HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"+notGRPC); err != nil {
@@ -30,9 +30,9 @@ func answerHTTP1(conn net.Conn, got []byte) {
 	}
 }
 
-// readsHTTP1 reads the first line of what a client says, or more, and reports
-// whether it is that of an HTTP/1 request.
-func readsHTTP1(conn net.Conn, got []byte) bool {
+// readHTTP1 reads the first line of what a client says, or more. It returns all that
+// was read, and whether that line is one of an HTTP/1 request.
+func readHTTP1(conn net.Conn, got []byte) (read []byte, ok bool) {
 	line := make([]byte, http1Line)
 	n := copy(line, got)
 	for bytes.IndexByte(line[:n], '\n') < 0 {
@@ -43,5 +43,5 @@ func readsHTTP1(conn net.Conn, got []byte) bool {
 	}
 	first, _, _ := bytes.Cut(line[:n], []byte("\n"))
 	words := bytes.Fields(first)
-	return len(words) == 3 && bytes.HasPrefix(words[2], []byte("HTTP/1."))
+	return line[:n], len(words) == 3 && bytes.HasPrefix(words[2], []byte("HTTP/1."))
 }
