@@ -45,10 +45,7 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	case r.Refuse != nil:
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
-		s.later = &httpAnswer{r.HTTPStatus, r.HTTPBody}
-		s.half[Request].swallow = true
-		p.answeredID = max(p.answeredID, s.id)
-		p.answerHTTP(s)
+		p.answerHTTP(s, r.HTTPStatus, r.HTTPBody)
 	default:
 		s.forwarded = true
 		p.opened++
@@ -104,32 +101,39 @@ func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.Head
 	return kept
 }
 
-// httpAnswer answers a request that is not gRPC.
-type httpAnswer struct {
-	status int
-	body   string
+// answerHTTP answers a request that is not gRPC.
+func (p *Pair) answerHTTP(s *stream, status int, body string) {
+	p.answeredID = max(p.answeredID, s.id)
+	s.half[Request].swallow = true
+	p.answerAtEnd(s, item{kind: itemHeaders, fields: []hpack.HeaderField{
+		{Name: ":status", Value: strconv.Itoa(status)},
+		{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		{Name: "content-length", Value: strconv.Itoa(len(body))},
+	}}, item{kind: itemData, data: []byte(body), end: true})
 }
 
 // maxIgnored is how long a request's body may be that is read to its end before
 // the request is answered without it.
 const maxIgnored = 64 << 10
 
-// answerHTTP gives a request that is not gRPC its answer, once all of it has
-// come: an answer in the middle would take a RST_STREAM along, and hide what is
-// wrong with the rest.
-func (p *Pair) answerHTTP(s *stream) {
-	a := s.later
-	if a == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
+// answerAtEnd ends a stream with items once all of the request, of which nothing is
+// wanted any more, has come: an answer in the middle would take a RST_STREAM along,
+// and hide what is wrong with the rest.
+func (p *Pair) answerAtEnd(s *stream, items ...item) {
+	s.later = items
+	p.answerLater(s)
+}
+
+// answerLater does what answerAtEnd has put off, when it is time.
+func (p *Pair) answerLater(s *stream) {
+	items := s.later
+	if items == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
 		return
 	}
 	s.later = nil
-	fields := []hpack.HeaderField{
-		{Name: ":status", Value: strconv.Itoa(a.status)},
-		{Name: "content-type", Value: "text/plain; charset=utf-8"},
-		{Name: "content-length", Value: strconv.Itoa(len(a.body))},
+	for _, it := range items {
+		p.push(s, Response, it)
 	}
-	p.push(s, Response, item{kind: itemHeaders, fields: fields})
-	p.push(s, Response, item{kind: itemData, data: []byte(a.body), end: true})
 	if !s.half[Request].endIn {
 		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
 	}
