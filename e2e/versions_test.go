@@ -56,6 +56,7 @@ func allSteps(t *testing.T) []step {
 		steps = append(steps, leaseSteps(t, prefix)...)
 	}
 	steps = append(steps, endWatch()...)
+	steps = append(steps, malformedSteps()...)
 	steps = append(steps, clusterSteps()...)
 	return append(steps, authSteps()...)
 }
@@ -218,6 +219,38 @@ func isCancelled(m proto.Message) bool { return m.(*pb.WatchResponse).Canceled }
 func isProgress(m proto.Message) bool {
 	r := m.(*pb.WatchResponse)
 	return len(r.Events) == 0 && !r.Created && !r.Canceled
+}
+
+// malformedSteps send what no client of etcd's sends. How it is answered depends on the
+// version.
+func malformedSteps() []step {
+	put := func(key string) []byte { return append([]byte{0x0a, byte(len(key))}, key...) }
+	var steps []step
+	for _, s := range []struct {
+		name, method string
+		messages     [][]byte
+	}{
+		{"a put that is cut off", rpcPut, [][]byte{{0x0a}}},
+		{"a txn that is cut off", rpcTxn, [][]byte{{0x12, 0x05, 0x12}}},
+		{"a RangeStream that is cut off", rpcRangeStream, [][]byte{{0x0a}}},
+		{"a watch that is cut off", rpcWatch, [][]byte{{0x0a}}},
+		{"a grant that is cut off", "etcdserverpb.Lease/LeaseGrant", [][]byte{{0x08}}},
+		{"two puts in one call", rpcPut, [][]byte{put(etcdseal.SecretsPrefix + "first"), put("/registry/configmaps/second")}},
+		{"two puts in one call, the other way round", rpcPut, [][]byte{put("/registry/configmaps/second"), put(etcdseal.SecretsPrefix + "first")}},
+		{"a put and one that is cut off", rpcPut, [][]byte{put(etcdseal.SecretsPrefix + "first"), {0x0a}}},
+		{"no put in a call", rpcPut, nil},
+		{"a range and one that is cut off", rpcRange, [][]byte{put(etcdseal.SecretsPrefix + "c"), {0x0a}}},
+		{"a put with two keys", rpcPut, [][]byte{append(put("/registry/configmaps/a"), put(etcdseal.SecretsPrefix+"two")...)}},
+		{"an unknown method", "etcdserverpb.KV/Get", [][]byte{put("a")}},
+		{"an unknown service", "etcdserverpb.kv/Put", [][]byte{put("a")}},
+		{"no service", "Put", [][]byte{put("a")}},
+		{"another spelling", "etcdserverpb.KV/%50ut", [][]byte{put(etcdseal.SecretsPrefix + "spelled")}},
+	} {
+		steps = append(steps, step{s.name, func(ctx context.Context, on *side) answer.Answer {
+			return answer.Bytes(ctx, on.conn, s.method, s.messages...)
+		}})
+	}
+	return append(steps, unary("what is stored then", rpcRange, &pb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0")}))
 }
 
 // clusterSteps ask for what is not about keys.

@@ -59,7 +59,7 @@ func (c *call) assist(ctx context.Context, msg []byte, whole bool) relay.Verdict
 		answer, err = answerWith(ctx, engine.Txn, msg, &pb.TxnRequest{})
 	}
 	if err == errMalformed {
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()})
+		return relay.Verdict{Msg: unreadable()}
 	}
 	if err != nil {
 		return refuse(statusOf(err))

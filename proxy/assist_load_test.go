@@ -242,7 +242,7 @@ func (g *together) look(ctx context.Context) error {
 // TestCallsToEtcd counts them where they arrive.
 func TestCallsToEtcd(t *testing.T) {
 	counter := &rpcCounter{}
-	l := newLab(t, setup{etcdURL: startEtcdWith(t, grpc.StatsHandler(counter))})
+	l := newLab(t, setup{etcdURL: startEtcdWith(t, nil, grpc.StatsHandler(counter))})
 	ctx := bounded(t)
 	key := sealedPrefix + "a"
 	_, err := l.client.Put(ctx, key, "0")

@@ -145,15 +145,14 @@ func refuse(st *relay.Status) relay.Verdict { return relay.Verdict{Action: relay
 
 // request guards and seals one request. The error is errWait or nil.
 func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay.Verdict, error) {
-	if c.asked && !c.method.ClientStreams {
-		return refuse(&relay.Status{Code: codes.Internal, Message: secondRequest}), nil
-	}
 	scan := &w.scan
 	switch err := scan.Parse(c.method.Request, msg); {
 	case errors.Is(err, wire.ErrTooManyOps):
 		return refuse(&relay.Status{Code: codes.InvalidArgument, Message: "etcdserver: too many operations in txn request"}), nil
 	case err != nil:
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()}), nil
+		return relay.Verdict{Msg: unreadable()}, nil
+	case c.asked && !c.method.ClientStreams:
+		return relay.Verdict{}, nil // an empty one: etcd says, or does not, that it is one too many
 	}
 	asks, st := c.guard(scan.Ops)
 	if st != nil {
@@ -190,8 +189,10 @@ func (c *call) help(ctx context.Context, w *scratch, whole bool) (relay.Verdict,
 	return c.assist(ctx, w.scan.Msg, whole), nil
 }
 
-// secondRequest is etcd's own answer to two messages on a call that takes one.
-const secondRequest = "cardinality violation: received multiple request messages for non-client-streaming RPC"
+// unreadable is a message that nobody can read: half a field's tag. It goes to etcd in
+// place of one that cannot be read, so that etcd answers as its version does, and never
+// gets what was not looked at.
+func unreadable() []byte { return []byte{0xff} }
 
 // choose finds the key of every value that is to be sealed. The error is errWait
 // or nil.

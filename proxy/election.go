@@ -28,7 +28,7 @@ const sessionTTL = 60
 func (c *call) campaign(ctx context.Context, w *scratch, msg []byte) relay.Verdict {
 	in := &v3electionpb.CampaignRequest{}
 	if proto.Unmarshal(msg, in) != nil {
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()})
+		return relay.Verdict{Msg: unreadable()}
 	}
 	outgoing, cancel := c.caller.context(ctx)
 	defer cancel()
@@ -51,7 +51,7 @@ func (c *call) campaign(ctx context.Context, w *scratch, msg []byte) relay.Verdi
 		err = w.scan.Parse(wire.CampaignRequest, b)
 	}
 	if err != nil {
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()})
+		return relay.Verdict{Msg: unreadable()}
 	}
 	found, st, err := c.choose(ctx, w)
 	switch {
@@ -72,7 +72,7 @@ func (c *call) campaign(ctx context.Context, w *scratch, msg []byte) relay.Verdi
 func (c *call) forwardCampaign(in *v3electionpb.CampaignRequest) relay.Verdict {
 	b, err := proto.Marshal(in)
 	if err != nil {
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()})
+		return relay.Verdict{Msg: unreadable()}
 	}
 	c.asked = true
 	return relay.Verdict{Msg: b, Untouched: true}

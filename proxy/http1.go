@@ -14,9 +14,10 @@ const (
 	http1Line = 8 << 10
 )
 
-// readHTTP1 reads the first line of what a client says, or more, and reports whether
-// it is that of an HTTP/1 request. got is what was read of it. A client that speaks
-// neither HTTP/1 nor HTTP/2 is not answered (RFC 9113, 3.4).
+// readHTTP1 reads the first line of what a client says, or more. It returns all that
+// was read, and whether that line is one of an HTTP/1 request. got is what was read of
+// it before. A client that speaks neither HTTP/1 nor HTTP/2 is not answered (RFC 9113,
+// 3.4).
 func readHTTP1(conn net.Conn, got []byte) (read []byte, ok bool) {
 	_ = conn.SetReadDeadline(time.Now().Add(http1Time))
 	line := make([]byte, http1Line)

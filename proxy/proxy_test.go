@@ -154,16 +154,18 @@ func (l *lab) run(t testing.TB, pool *upstream.Pool, still bool) {
 	t.Cleanup(l.shutdown)
 }
 
-func startEtcd(t testing.TB) string { t.Helper(); return startEtcdWith(t) }
+func startEtcd(t testing.TB) string { t.Helper(); return startEtcdWith(t, nil) }
 
-// startEtcdWith starts an etcd whose gRPC server has more options.
-func startEtcdWith(t testing.TB, options ...grpc.ServerOption) string {
+// startEtcdWith is startEtcd with services of the test's own, or a look at etcd's, and
+// with more options of its gRPC server.
+func startEtcdWith(t testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) string {
 	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
 	cfg.GRPCAdditionalServerOptions = options
+	cfg.ServiceRegister = register
 	u, _ := url.Parse("http://127.0.0.1:0")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*u}, []url.URL{*u}

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -92,6 +93,43 @@ func Unary(ctx context.Context, conn grpc.ClientConnInterface, method string, re
 	}
 	return a
 }
+
+// Bytes calls a method, which may be one that does not exist, with messages that need
+// not be any.
+func Bytes(ctx context.Context, conn grpc.ClientConnInterface, method string, messages ...[]byte) Answer {
+	s := &Stream{}
+	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.ReplaceAll(method, "/", "."))); err == nil {
+		s.output = d.(protoreflect.MethodDescriptor).Output()
+	} else {
+		s.output = (&etcdserverpb.RangeResponse{}).ProtoReflect().Descriptor() // none is to come
+	}
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	var err error
+	if s.stream, err = conn.NewStream(ctx, desc, "/"+method, grpc.ForceCodecV2(bytesCodec{})); err != nil {
+		var a Answer
+		a.end(err)
+		return a
+	}
+	for _, m := range messages {
+		_ = s.stream.SendMsg(m) // a stream that has ended says so to who receives
+	}
+	s.CloseSend()
+	return s.Receive(nil)
+}
+
+// bytesCodec sends bytes as they are.
+type bytesCodec struct{}
+
+func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
+}
+
+func (bytesCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	return proto.Unmarshal(data.Materialize(), v.(proto.Message))
+}
+
+// Name is empty, which leaves the content-type as other calls have it.
+func (bytesCodec) Name() string { return "" }
 
 // Stream is an open call of a streaming method.
 type Stream struct {

@@ -49,7 +49,7 @@ func (p *Pair) flushBy(d Direction, reader bool) {
 	for {
 		p.writeLeg(d, reader)
 		p.kick(1 - d) // this may have opened a window that l's peer is to be told of
-		if l.writing || l.pending() == 0 {
+		if l.writing || l.pending() == 0 || p.closed {
 			break
 		}
 	}

@@ -104,7 +104,7 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		s.code, _ = statusOf(fields)
 	}
 	if s.gone(d) {
-		p.answerHTTP(s)
+		p.answerLater(s)
 		p.settle(s)
 		return
 	}

@@ -113,7 +113,7 @@ func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
 	p.repayStream(s, d) // padding, and what is not wanted
 	switch {
 	case s.later != nil:
-		p.answerHTTP(s)
+		p.answerLater(s)
 	case s.gone(d):
 	case s.served != nil:
 		s.served.take(data)

@@ -53,7 +53,7 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	case r.Refuse != nil:
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
-		p.answerPlainly(s, r.HTTPStatus, r.HTTPBody)
+		p.answerHTTP(s, r.HTTPStatus, r.HTTPBody)
 	case r.Serve != nil:
 		p.serve(s, r.Serve, request)
 	default:
@@ -111,40 +111,39 @@ func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.Head
 	return kept
 }
 
-// httpAnswer answers a request that is not gRPC.
-type httpAnswer struct {
-	status int
-	body   string
+// answerHTTP answers a request that is not gRPC.
+func (p *Pair) answerHTTP(s *stream, status int, body string) {
+	p.answeredID = max(p.answeredID, s.id)
+	s.half[Request].swallow = true
+	p.answerAtEnd(s, item{kind: itemHeaders, fields: []hpack.HeaderField{
+		{Name: ":status", Value: strconv.Itoa(status)},
+		{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		{Name: "content-length", Value: strconv.Itoa(len(body))},
+	}}, item{kind: itemData, data: []byte(body), end: true})
 }
 
 // maxIgnored is how long a request's body may be that is read to its end before
 // the request is answered without it.
 const maxIgnored = 64 << 10
 
-// answerPlainly answers a request that is not gRPC with a text.
-func (p *Pair) answerPlainly(s *stream, status int, body string) {
-	s.later = &httpAnswer{status, body}
-	s.half[Request].swallow = true
-	p.answeredID = max(p.answeredID, s.id)
-	p.answerHTTP(s)
+// answerAtEnd ends a stream with items once all of the request, of which nothing is
+// wanted any more, has come: an answer in the middle would take a RST_STREAM along,
+// and hide what is wrong with the rest.
+func (p *Pair) answerAtEnd(s *stream, items ...item) {
+	s.later = items
+	p.answerLater(s)
 }
 
-// answerHTTP gives a request that is not gRPC its answer, once all of it has
-// come: an answer in the middle would take a RST_STREAM along, and hide what is
-// wrong with the rest.
-func (p *Pair) answerHTTP(s *stream) {
-	a := s.later
-	if a == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
+// answerLater does what answerAtEnd has put off, when it is time.
+func (p *Pair) answerLater(s *stream) {
+	items := s.later
+	if items == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
 		return
 	}
 	s.later = nil
-	fields := []hpack.HeaderField{
-		{Name: ":status", Value: strconv.Itoa(a.status)},
-		{Name: "content-type", Value: "text/plain; charset=utf-8"},
-		{Name: "content-length", Value: strconv.Itoa(len(a.body))},
+	for _, it := range items {
+		p.push(s, Response, it)
 	}
-	p.push(s, Response, item{kind: itemHeaders, fields: fields})
-	p.push(s, Response, item{kind: itemData, data: []byte(a.body), end: true})
 	if !s.half[Request].endIn {
 		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
 	}

@@ -39,7 +39,7 @@ type served struct {
 func (p *Pair) serve(s *stream, handler http.Handler, r *http.Request) {
 	p.answeredID = max(p.answeredID, s.id)
 	if p.serving >= maxServing {
-		p.answerPlainly(s, http.StatusServiceUnavailable, "etcdseal: too many requests at once on one connection\n")
+		p.answerHTTP(s, http.StatusServiceUnavailable, "etcdseal: too many requests at once on one connection\n")
 		return
 	}
 	v := &served{

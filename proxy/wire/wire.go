@@ -28,8 +28,7 @@ import (
 
 var (
 	// ErrMalformed means that the bytes are not a valid encoding of the message.
-	// A gRPC server answers such a request with the code Internal and
-	// [Method.MalformedText].
+	// A gRPC server answers such a request with the code Internal.
 	ErrMalformed = errors.New("malformed protobuf message")
 
 	// ErrTooManyOps means that a transaction holds more operations than [MaxOps]
