@@ -38,6 +38,13 @@ func TestEtcdsealEqualsEtcd(t *testing.T) {
 // startEtcdseal serves in this process until the test ends, and returns the URL of its socket.
 func startEtcdseal(t *testing.T, etcd string) string {
 	t.Helper()
+	return startEtcdsealReserving(t, etcd, etcdstore.DefaultPrefix)
+}
+
+// startEtcdsealReserving is startEtcdseal with another reserved prefix. Without one
+// nothing is asked of etcd on a new connection, for which etcd may want a user.
+func startEtcdsealReserving(t *testing.T, etcd, reserved string) string {
+	t.Helper()
 	dir := t.TempDir()
 	keyFile := filepath.Join(dir, "kek.key")
 	must(t, local.Generate(keyFile))
@@ -58,7 +65,7 @@ func startEtcdseal(t *testing.T, etcd string) string {
 	listener, err := listen.Open(t.Context(), listen.Config{Address: socket.String()})
 	must(t, err)
 	server := proxy.New(proxy.Config{
-		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: etcdstore.DefaultPrefix,
+		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: reserved,
 		Rules: proxy.NewRules([]proxy.Rule{{Prefix: sealed, Sealer: sealer}}),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
