@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"golang.org/x/net/http2"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
@@ -39,15 +37,14 @@ func newHTTPSide(t *testing.T, socket string, two bool) *httpSide {
 		return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
 	}
 	s := &httpSide{subs: map[string]string{}}
-	if two {
-		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) { return dial(ctx) }}
-		s.client = &http.Client{Transport: transport}
-		t.Cleanup(transport.CloseIdleConnections)
-	} else {
-		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-		s.client = &http.Client{Transport: transport}
-		t.Cleanup(transport.CloseIdleConnections)
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols:   new(http.Protocols),
 	}
+	transport.Protocols.SetUnencryptedHTTP2(two)
+	transport.Protocols.SetHTTP1(!two)
+	s.client = &http.Client{Transport: transport}
+	t.Cleanup(transport.CloseIdleConnections)
 	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return s
 }

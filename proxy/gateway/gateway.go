@@ -36,9 +36,9 @@ import (
 type Config struct {
 	// Proxy is a connection to the proxy itself. Somebody else closes it.
 	Proxy *grpc.ClientConn
-	// Dial connects to etcd, with TLS if TLS is set, and names it as a Host header
-	// would.
-	Dial func(ctx context.Context) (conn net.Conn, host string, err error)
+	// Dial connects to etcd and names it as a Host header would. With TLS it returns a
+	// *tls.Conn that has negotiated HTTP/2. done ends the connection.
+	Dial func(ctx context.Context) (conn net.Conn, host string, done func(), err error)
 	TLS  bool
 	// Token returns the token of the proxy's own calls, empty for none. Nil is none.
 	Token func(ctx context.Context) (string, error)

@@ -91,12 +91,12 @@ func dialed(t *testing.T, endpoint string, files upstream.TLS) *Handler {
 	t.Cleanup(func() { _ = conn.Close() })
 	return New(Config{
 		Proxy: conn, TLS: u.Scheme == "https", MaxRequest: 2 << 20, Token: pool.Token,
-		Dial: func(ctx context.Context) (net.Conn, string, error) {
+		Dial: func(ctx context.Context) (net.Conn, string, func(), error) {
 			c, err := pool.Dial(ctx)
 			if err != nil {
-				return nil, "", err
+				return nil, "", nil, err
 			}
-			return c, u.Host, nil
+			return c.Conn, u.Host, func() { _ = c.Close() }, nil
 		},
 	})
 }
@@ -188,10 +188,10 @@ func TestUnreachableEtcd(t *testing.T) {
 }
 
 // counting is a Dial that must not be called.
-func counting(dialed *int) func(context.Context) (net.Conn, string, error) {
-	return func(context.Context) (net.Conn, string, error) {
+func counting(dialed *int) func(context.Context) (net.Conn, string, func(), error) {
+	return func(context.Context) (net.Conn, string, func(), error) {
 		*dialed++
-		return nil, "", errors.New("no")
+		return nil, "", nil, errors.New("no")
 	}
 }
 
@@ -315,7 +315,7 @@ func TestObserved(t *testing.T) {
 
 // TestPanics end one request and are logged without what the client sent.
 func TestPanics(t *testing.T) {
-	h := New(Config{Dial: func(context.Context) (net.Conn, string, error) { panic("secret") }})
+	h := New(Config{Dial: func(context.Context) (net.Conn, string, func(), error) { panic("secret") }})
 	defer func() {
 		if v := recover(); v != http.ErrAbortHandler {
 			t.Errorf("got %v", v)
