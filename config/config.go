@@ -38,8 +38,8 @@ type Config struct {
 	// AllowMethods are full names of gRPC methods, as in
 	// /etcdserverpb.KV/Example, that etcdseal does not know and forwards
 	// untouched all the same; values in them are neither sealed nor opened. For
-	// an etcd that is newer than etcdseal. Default: none, and what is not known
-	// is refused.
+	// an etcd that is newer than etcdseal; one that etcdseal knows is an error.
+	// Default: none, and what is not known is refused.
 	AllowMethods []string
 	// Limits bound what one client can make the proxy hold. Has defaults.
 	Limits Limits
@@ -75,8 +75,8 @@ type Listen struct {
 	TLS ListenTLS
 }
 
-// ListenTLS is the listener's side of TLS. The files are read again on SIGHUP
-// and when they change.
+// ListenTLS is the listener's side of TLS. The files are read again on SIGHUP,
+// and by new connections within 10 s of a change.
 type ListenTLS struct {
 	// CertFile is the proxy's certificate chain in PEM.
 	CertFile string
@@ -123,7 +123,7 @@ type Etcd struct {
 }
 
 // EtcdTLS is the proxy's side of TLS towards etcd. The files are read again on
-// SIGHUP and when they change.
+// SIGHUP, and by new connections within 10 s of a change.
 type EtcdTLS struct {
 	// CAFile holds, in PEM, the authorities that etcd's certificates are checked
 	// against. Default: the system's.
@@ -141,7 +141,8 @@ type EtcdTLS struct {
 type EtcdAuth struct {
 	// Username is the user's name in etcd.
 	Username string
-	// PasswordFile holds the password; a newline at its end is not part of it.
+	// PasswordFile holds the password; a newline at its end is not part of it. It
+	// is read again at every login.
 	PasswordFile string
 }
 

@@ -87,6 +87,46 @@ func TestParseReadsEveryField(t *testing.T) {
 	}
 }
 
+// TestParseReadsTheExample reads the example that others build on. Much of it is in
+// braces and brackets, with colons in texts that have no quotes.
+func TestParseReadsTheExample(t *testing.T) {
+	data, err := os.ReadFile("testdata/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data, "/etc/etcdseal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Listen: Listen{
+			Address: "127.0.0.1:2379",
+			TLS:     ListenTLS{CertFile: "/etc/etcdseal/server.crt", KeyFile: "/etc/etcdseal/server.key", ClientCAFile: "/etc/etcdseal/ca.crt"},
+		},
+		Admin:         Admin{Address: "127.0.0.1:2381"},
+		Etcd:          Etcd{Endpoints: []string{"https://10.0.0.4:2379"}, ProbeInterval: 5 * time.Second},
+		KEKs:          map[string]KEK{"dev": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}}},
+		Rules:         []Rule{{Prefix: "/registry/secrets/", KEK: "dev", Seal: true, Plaintext: "allow", OnUndecryptable: "fail"}},
+		Keyring:       Keyring{Name: "my-cluster", Store: "etcd", Prefix: "/etcdseal/"},
+		Limits:        Limits{MaxRequestBytes: 2097152, MemoryBytes: 268435456},
+		Log:           Log{Level: "info"},
+		ShutdownGrace: 5 * time.Second,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parse differs (-want +got):\n%s", diff)
+	}
+	// KEKs of other kinds are read, if only to say that they have to wait.
+	_, err = Parse([]byte(`keks:
+  prod:   {azureKeyVault: {vaultURL: https://v.vault.azure.net, key: etcd, credential: {type: workloadIdentity}}}
+  plugin: {kmsV2: {endpoint: unix:///run/kms.sock}}
+`), "/etc/etcdseal")
+	for _, want := range []string{"keks.prod.azureKeyVault (line 2): not in this version yet", "keks.plugin.kmsV2 (line 3): not in this version yet"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
 // TestParseReportsAllProblems compares the whole error for every file in
 // testdata/bad with the text beside it.
 func TestParseReportsAllProblems(t *testing.T) {

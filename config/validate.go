@@ -15,7 +15,7 @@ const nameFormText = "want 1 to 128 of the characters A-Z, a-z, 0-9, dot, unders
 
 // validate reports what is missing or contradictory and fills in the defaults
 // that depend on other fields.
-func (c *Config) validate(r *report) {
+func (c *Config) validate(r *report, methods []string) {
 	c.Listen.validate(r)
 	c.validateAdmin(r)
 	c.Etcd.validate(r)
@@ -24,20 +24,23 @@ func (c *Config) validate(r *report) {
 	}
 	c.Keyring.validate(r)
 	c.validateRules(r)
-	c.validateMethods(r)
+	c.validateMethods(r, methods)
 }
 
 // methodForm is the form of a gRPC method's full name: escapes and queries, by
 // which a known method would go by another name, do not fit it.
 var methodForm = regexp.MustCompile(`^/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*$`)
 
-func (c *Config) validateMethods(r *report) {
+// validateMethods reports methods that cannot be allowed; known ones need not be.
+func (c *Config) validateMethods(r *report, known []string) {
 	for i, method := range c.AllowMethods {
 		path := index("allowMethods", i)
 		if !methodForm.MatchString(method) {
 			r.add(path, "want the exact full name of a method, as in /etcdserverpb.KV/Example")
 		} else if slices.Contains(c.AllowMethods[:i], method) {
 			r.add(path, "given twice: keep one")
+		} else if slices.Contains(known, method) {
+			r.add(path, "etcdseal knows %s and treats it by the rules, which nothing here can change: leave it out", method)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -30,26 +31,77 @@ type call struct {
 
 // progress is how far a response has been opened while it comes in.
 type progress struct {
-	read    int           // up to here it was looked at
-	written int           // and up to here stands what came of it
-	header  wire.Header   // as far as it was seen
-	stopped bool          // the rest is done when all of it is there
-	failed  *relay.Status // why it cannot be opened
+	done   int           // up to here it is as it will be sent
+	room   bool          // before it, for a RangeStreamResponse's header
+	header wire.Header   // as far as it was seen
+	failed *relay.Status // why it cannot be opened
 }
 
-// scratch is the memory for one message.
+// scratch is the memory for one message, and what seals and opens its values.
 type scratch struct {
-	scan wire.Scan
-	keys []*envelope.Key // by the scan's values; nil: the value stays as it is
+	scan  wire.Scan
+	keys  []*envelope.Key // by the scan's values; nil: the value stays as it is
+	bytes int             // of plaintext that were sealed or opened
+	bad   []byte          // the key of the first that could not be opened
+	err   error           // and why; nil if all could
+
+	// The methods of these names, bound once.
+	sealValue, openValue func(dst []byte, i int) []byte
+	openInPlace          func(i int) []byte
 }
 
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
+var scratches = sync.Pool{New: func() any {
+	w := new(scratch)
+	w.sealValue, w.openValue, w.openInPlace = w.sealTo, w.openTo, w.open
+	return w
+}}
 
 func (w *scratch) release() {
 	w.scan.Clear()
 	clear(w.keys)
-	w.keys = w.keys[:0]
+	w.keys, w.bytes, w.bad, w.err = w.keys[:0], 0, nil, nil
 	scratches.Put(w)
+}
+
+// sealTo appends the envelope of the i-th value.
+func (w *scratch) sealTo(dst []byte, i int) []byte {
+	v := &w.scan.Values[i]
+	w.bytes += len(v.Old)
+	return w.keys[i].Seal(dst, v.Key, v.Old)
+}
+
+// openTo appends the plaintext of the i-th value.
+func (w *scratch) openTo(dst []byte, i int) []byte {
+	v := &w.scan.Values[i]
+	opened, err := w.keys[i].OpenTo(dst, v.Old, v.Key)
+	if err != nil {
+		w.failed(v.Key, err)
+		return append(dst, v.Old[:v.NewLen]...) // of no use, but of the right length
+	}
+	w.bytes += v.NewLen
+	return opened
+}
+
+// open returns the plaintext of the i-th value, where its envelope was.
+func (w *scratch) open(i int) []byte {
+	v := &w.scan.Values[i]
+	if v.New != nil {
+		return v.New
+	}
+	plain, err := w.keys[i].Open(v.Old, v.Key)
+	if err != nil {
+		w.failed(v.Key, err)
+		return v.Old[:v.NewLen] // as above
+	}
+	w.bytes += len(plain)
+	return plain
+}
+
+// failed notes the first failure. The key's memory may be written over later.
+func (w *scratch) failed(key []byte, err error) {
+	if w.err == nil {
+		w.bad, w.err = bytes.Clone(key), err
+	}
 }
 
 // Rewrite implements relay.Codec.
@@ -111,7 +163,8 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 	c.floor = c.session.revision.Load()
 	out := scan.Msg
 	if found {
-		out = w.seal(lent[:0], c.session.metrics)
+		out = scan.AppendFunc(lent[:0], w.sealValue)
+		c.session.metrics.sealed(w.bytes)
 	}
 	c.asked = true
 	return relay.Verdict{Msg: out, Untouched: !shows && !found}, nil
@@ -153,84 +206,4 @@ func (c *call) choose(ctx context.Context, w *scratch) (found bool, _ *relay.Sta
 		found = true
 	}
 	return found, nil, nil
-}
-
-// seal appends the message with its values sealed to dst.
-func (w *scratch) seal(dst []byte, m *metrics) []byte {
-	total := 0
-	out := w.scan.AppendFunc(dst, func(dst []byte, i int) []byte {
-		v := &w.scan.Values[i]
-		total += len(v.Old)
-		return w.keys[i].Seal(dst, v.Key, v.Old)
-	})
-	m.sealed(total)
-	return out
-}
-
-// Ahead implements relay.Eager: a large list is opened as it comes in, while its
-// bytes are in the processor's cache.
-func (c *call) Ahead(d relay.Direction, msg []byte) {
-	if d != relay.Response || c.method.Response != wire.RangeResponse || c.ahead.stopped {
-		return
-	}
-	whole := wire.Complete(msg[c.ahead.read:])
-	if whole == 0 {
-		return
-	}
-	w := scratches.Get().(*scratch)
-	defer w.release()
-	_, st, err := c.open(nil, w, msg[:c.ahead.read+whole], true)
-	c.ahead.failed = st
-	c.ahead.stopped = st != nil || err != nil
-}
-
-// response opens one response, or what Ahead has left of it. The error is errWait
-// or nil.
-func (c *call) response(ctx context.Context, w *scratch, msg []byte) (relay.Verdict, error) {
-	out, st, err := msg[:c.ahead.written], c.ahead.failed, error(nil)
-	if st == nil {
-		out, st, err = c.open(ctx, w, msg, false)
-	}
-	if err != nil {
-		return relay.Verdict{}, err
-	}
-	header := c.ahead.header
-	c.ahead = progress{}
-	if st != nil {
-		if c.writes && header.Revision > 0 {
-			st = appliedRefusal(st, header.Revision)
-		}
-		return refuse(st), nil
-	}
-	return relay.Verdict{Msg: out}, nil
-}
-
-// open opens the part of a response that was not opened yet and returns all that
-// is. The error is errWait or nil; it is errWait, too, if more is to come and the
-// part is not in the plain form, which cannot be opened where it stands.
-func (c *call) open(ctx context.Context, w *scratch, msg []byte, more bool) ([]byte, *relay.Status, error) {
-	scan, a := &w.scan, &c.ahead
-	if err := scan.Parse(c.method.Response, msg[a.read:]); err != nil {
-		return nil, refusal(codes.DataLoss, "etcd's answer cannot be read: %v", err), nil
-	}
-	if more && scan.Normalised {
-		return nil, nil, errWait
-	}
-	if scan.HasHeader {
-		a.header = scan.Header
-		c.session.heard(scan.Header, c.floor)
-	}
-	before := msg[:a.written]
-	if scan.Normalised { // its memory is another
-		before = nil
-	}
-	out, st, err := c.session.open(ctx, c.rules, w, before)
-	if st != nil || err != nil {
-		return nil, st, err
-	}
-	if scan.Normalised {
-		out = append(msg[:a.written:a.written], out...)
-	}
-	a.read, a.written = len(msg), len(out)
-	return out, nil, nil
 }

@@ -2,11 +2,14 @@ package proxy_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 
@@ -43,10 +46,43 @@ func TestListsOfManySizes(t *testing.T) {
 			from = strings.TrimPrefix(string(page.Kvs[len(page.Kvs)-1].Key), sealedPrefix) + "\x00"
 		}
 	}
-	whole, err := l.client.Get(ctx, "/registry/", clientv3.WithPrefix())
-	if err != nil || whole.Count != 301 || string(whole.Kvs[0].Value) != "open" {
-		t.Fatalf("a list with keys under no rule: %v", err)
+	kv := etcdserverpb.NewKVClient(l.conn(t))
+	for name, list := range lists {
+		got, err := list(ctx, kv, &etcdserverpb.RangeRequest{Key: []byte("/registry/"), RangeEnd: []byte("/registry0")})
+		if err != nil || len(got) != 301 || string(got[0].Value) != "open" {
+			t.Fatalf("%s: a list with keys under no rule: %d keys, %v", name, len(got), err)
+		}
+		for _, kv := range got[1:] {
+			if string(kv.Value) != want[string(kv.Key)] {
+				t.Fatalf("%s: %s has another value", name, kv.Key)
+			}
+		}
 	}
+}
+
+// lists are the ways to list keys.
+var lists = map[string]func(context.Context, etcdserverpb.KVClient, *etcdserverpb.RangeRequest) ([]*mvccpb.KeyValue, error){
+	"Range": func(ctx context.Context, kv etcdserverpb.KVClient, r *etcdserverpb.RangeRequest) ([]*mvccpb.KeyValue, error) {
+		answer, err := kv.Range(ctx, r)
+		return answer.GetKvs(), err
+	},
+	"RangeStream": func(ctx context.Context, kv etcdserverpb.KVClient, r *etcdserverpb.RangeRequest) ([]*mvccpb.KeyValue, error) {
+		stream, err := kv.RangeStream(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		var kvs []*mvccpb.KeyValue
+		for {
+			chunk, err := stream.Recv()
+			if err == io.EOF {
+				return kvs, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			kvs = append(kvs, chunk.GetRangeResponse().GetKvs()...)
+		}
+	},
 }
 
 // TestAListWhoseLastValueFails has the failure in the part of a large list that
@@ -56,19 +92,24 @@ func TestAListWhoseLastValueFails(t *testing.T) {
 	ctx := bounded(t)
 	value := strings.Repeat("v", 1000)
 	for i := range 200 {
+		if i == 150 { // a value of which nothing is left when it is opened
+			value = ""
+		}
 		_, err := l.client.Put(ctx, fmt.Sprintf("%s%03d", sealedPrefix, i), value)
 		must(t, err)
 	}
 	kv := etcdserverpb.NewKVClient(l.conn(t))
 	all := &etcdserverpb.RangeRequest{Key: []byte(sealedPrefix), RangeEnd: []byte("/registry/secrets0")}
-	for _, i := range []int{199, 100, 0} {
+	for _, i := range []int{199, 160, 100, 0} {
 		key := fmt.Sprintf("%s%03d", sealedPrefix, i)
 		broken := l.stored(t, key)
-		broken[500] ^= 1
+		broken[len(broken)/2] ^= 1
 		_, err := l.direct.Put(ctx, key, string(broken))
 		must(t, err)
-		_, err = kv.Range(ctx, all)
-		wantStatus(t, err, codes.DataLoss, key)
+		for _, list := range lists {
+			_, err = list(ctx, kv, all)
+			wantStatus(t, err, codes.DataLoss, key)
+		}
 	}
 }
 

@@ -25,11 +25,24 @@ func quote(key []byte) string {
 }
 
 // open returns a scanned response with its values opened, in its memory, appended
-// to dst, which is nil or stands before it in the same memory. First all
-// keys are found, so that nothing is done if one has to be waited for. The
-// error is errWait or nil.
+// to dst, which is nil or stands before it in the same memory. Nothing is done if a
+// key has to be waited for. The error is errWait or nil.
 func (s *session) open(ctx context.Context, rules *Rules, w *scratch, dst []byte) ([]byte, *relay.Status, error) {
-	copies := false
+	aside, st, err := s.openingKeys(ctx, rules, w)
+	if st != nil || err != nil {
+		return nil, st, err
+	}
+	if aside {
+		s.openAside(rules, w)
+	}
+	out := w.scan.InPlaceFunc(dst, w.openInPlace)
+	return out, s.opened(w), nil
+}
+
+// openingKeys finds the keys of all values that are to be opened. aside says that
+// some may turn out not to be openable and are to be handed out as they are stored
+// then. The error is errWait or nil.
+func (s *session) openingKeys(ctx context.Context, rules *Rules, w *scratch) (aside bool, _ *relay.Status, _ error) {
 	var id envelope.ID
 	var last *envelope.Key
 	for i := range w.scan.Values {
@@ -42,7 +55,7 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch, dst []byte
 		next, err := envelope.Parse(v.Old)
 		if err == envelope.ErrNotEnvelope {
 			if r.DenyPlaintext {
-				return nil, keyRefusal(v.Key, "reading", errPlaintext), nil
+				return false, keyRefusal(v.Key, "reading", errPlaintext), nil
 			}
 			continue
 		}
@@ -51,50 +64,32 @@ func (s *session) open(ctx context.Context, rules *Rules, w *scratch, dst []byte
 			last, err = s.openingKey(ctx, id)
 		}
 		if err == errWait {
-			return nil, nil, err
+			return false, nil, err
 		}
 		if err != nil {
 			last = nil
 			s.metrics.failed()
 			if st := keyRefusal(v.Key, "opening", err); !r.Passthrough || st.Code == codes.Unavailable {
-				return nil, st, nil
+				return false, st, nil
 			}
 			continue
 		}
 		w.keys[i] = last
 		v.Replace, v.NewLen = true, len(v.Old)-envelope.Overhead
-		copies = copies || r.Passthrough
+		aside = aside || r.Passthrough
 	}
-	if copies {
-		s.openAside(rules, w)
-	}
-	out, st := s.openAll(w, dst)
-	return out, st, nil
+	return aside, nil, nil
 }
 
-// openAll returns the response with its values opened, in the response's memory.
-// If one cannot be opened, all of it is lost.
-func (s *session) openAll(w *scratch, dst []byte) ([]byte, *relay.Status) {
-	var st *relay.Status
-	total := 0
-	out := w.scan.InPlaceFunc(dst, func(i int) []byte {
-		v := &w.scan.Values[i]
-		if v.New != nil {
-			return v.New
-		}
-		plain, err := w.keys[i].Open(v.Old, v.Key)
-		if err != nil {
-			if st == nil {
-				s.metrics.failed()
-				st = keyRefusal(v.Key, "opening", err)
-			}
-			plain = v.Old[:v.NewLen] // of no use, but of the right length
-		}
-		total += len(plain)
-		return plain
-	})
-	s.metrics.opened(total)
-	return out, st
+// opened counts what was opened, and says what could not be: then all of the
+// response is lost.
+func (s *session) opened(w *scratch) *relay.Status {
+	s.metrics.opened(w.bytes)
+	if w.err == nil {
+		return nil
+	}
+	s.metrics.failed()
+	return keyRefusal(w.bad, "opening", w.err)
 }
 
 // openAside opens the values under rules that let an envelope pass which cannot

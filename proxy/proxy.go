@@ -95,6 +95,7 @@ type Server struct {
 	loops   group      // connections to the server itself, which clients' calls may need
 	web     *web
 	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
+	cutOff  atomic.Bool  // the last try to connect to etcd failed
 }
 
 // New returns a server that does not serve yet.
@@ -199,7 +200,9 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	client, read, err := relay.ReadPreface(conn, prefaceTime)
 	if errors.Is(err, relay.ErrNotHTTP2) && protocol == "" {
-		s.web.serve(conn, read)
+		if read, ok := readHTTP1(conn, read); ok {
+			s.web.serve(conn, read)
+		}
 		return
 	}
 	if err != nil {
@@ -211,17 +214,33 @@ func (s *Server) serve(conn net.Conn) {
 // carry connects a client to etcd and carries what they say until either ends.
 func (s *Server) carry(g *group, client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
 	up, err := dial(s.ctx)
+	s.noteDial(err)
 	if err != nil {
-		s.logger.Warn("no connection to etcd", "error", err.Error())
 		return
 	}
 	defer up.Close()
 	s.pair(g, cfg, client, up)
 }
 
+// noteDial logs at Warn that etcd cannot be connected to, once until it can be again: a
+// client may try many times a second.
+func (s *Server) noteDial(err error) {
+	switch {
+	case s.ctx.Err() != nil:
+	case err == nil:
+		if s.cutOff.Load() && s.cutOff.Swap(false) {
+			s.logger.Info("connected to etcd again")
+		}
+	case !s.cutOff.Swap(true):
+		s.logger.Warn("no connection to etcd, clients are turned away until there is one", "error", err.Error())
+	default:
+		s.logger.Debug("no connection to etcd", "error", err.Error())
+	}
+}
+
 // pair runs a pair until it ends.
 func (s *Server) pair(g *group, cfg relay.Config, client *relay.Client, up *upstream.Conn) {
-	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up)
+	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up.Conn)
 	s.add(g, p)
 	ended := make(chan struct{})
 	g.conns.Go(func() {

@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 	"testing"
@@ -41,14 +43,17 @@ type lab struct {
 // setup changes how a lab is made. The zero value seals sealedPrefix with a
 // local KEK.
 type setup struct {
-	etcdURL string // of an etcd that runs already
-	rule    proxy.Rule
-	open    bool // do not seal
-	kek     *kektest.Fake
-	keyFile string
-	allow   []string
-	listen  listen.Config // without an address: plain TCP
-
+	etcdURL   string // of an etcd that runs already
+	upstream  string // where the proxy finds it, if elsewhere
+	still     bool   // the keyring does not run: it hears of nothing by itself
+	store     func(dek.Store) dek.Store
+	logger    *slog.Logger
+	rule      proxy.Rule
+	open      bool // do not seal
+	kek       *kektest.Fake
+	keyFile   string
+	allow     []string
+	listen    listen.Config // without an address: plain TCP
 	advertise []string
 }
 
@@ -66,13 +71,17 @@ func newLabWithoutClient(t testing.TB, s setup) *lab {
 	if l.etcdURL == "" {
 		l.etcdURL = startEtcd(t)
 	}
-	store, err := etcdstore.Dial(etcdstore.Config{Endpoints: []string{l.etcdURL}})
+	etcd, err := etcdstore.Dial(etcdstore.Config{Endpoints: []string{l.etcdURL}})
 	must(t, err)
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() { etcd.Close() })
+	var store dek.Store = etcd
+	if s.store != nil {
+		store = s.store(store)
+	}
 	l.keyring, err = dek.New(dek.Config{Store: store, Keyring: "test", KEKs: map[string]kek.KEK{"k": testKEK(t, s)}})
 	must(t, err)
 	t.Cleanup(l.keyring.Close)
-	pool, err := upstream.New(upstream.Config{Endpoints: []string{l.etcdURL}})
+	pool, err := upstream.New(upstream.Config{Endpoints: []string{cmp.Or(s.upstream, l.etcdURL)}})
 	must(t, err)
 	t.Cleanup(func() { pool.Close() })
 	if s.listen.Address == "" {
@@ -87,8 +96,9 @@ func newLabWithoutClient(t testing.TB, s setup) *lab {
 	l.server = proxy.New(proxy.Config{
 		Listener: ln, Upstream: pool, Keyring: l.keyring, Reserved: etcdstore.DefaultPrefix,
 		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, Advertise: s.advertise, ShutdownGrace: 5 * time.Second,
+		Logger: s.logger,
 	})
-	l.run(t, pool)
+	l.run(t, pool, s.still)
 	l.direct = dial(t, l.etcdURL)
 	return l
 }
@@ -119,10 +129,14 @@ func (l *lab) rules(t testing.TB, s setup) *proxy.Rules {
 }
 
 // run starts everything that runs, and ends it with the test.
-func (l *lab) run(t testing.TB, pool *upstream.Pool) {
+func (l *lab) run(t testing.TB, pool *upstream.Pool, still bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done []chan error
-	for _, f := range []func(context.Context) error{pool.Run, l.keyring.Run, l.server.Serve} {
+	parts := []func(context.Context) error{pool.Run, l.server.Serve}
+	if !still {
+		parts = append(parts, l.keyring.Run)
+	}
+	for _, f := range parts {
 		ended := make(chan error, 1)
 		done = append(done, ended)
 		go func() { ended <- f(ctx) }()

@@ -97,11 +97,17 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 	}
 	s.cluster.Store(found.cluster)
 	s.raise(found.revision)
-	if err := s.sameCluster(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
 	defer cancel()
+	if s.sameCluster() != nil {
+		// The keyring may not have noticed yet that etcd was restored.
+		if _, err := s.server.keyring.Locate(ctx); err != nil {
+			return err
+		}
+		if err := s.sameCluster(); err != nil {
+			return err
+		}
+	}
 	for i, there := range found.present {
 		if there {
 			continue
@@ -120,7 +126,8 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 func (s *session) sameCluster() error {
 	here, keyring := s.cluster.Load(), s.server.keyring.ClusterID()
 	if here != 0 && keyring != 0 && here != keyring {
-		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring is in %x: etcd.endpoints must name one cluster", here, keyring)
+		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring's to %x: either etcd was restored or replaced and one of them still leads to the old one, "+
+			"or etcd.endpoints names members of more than one cluster", here, keyring)
 	}
 	return nil
 }
@@ -160,6 +167,7 @@ func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope
 		}
 	}
 	if err := s.sameCluster(); err != nil {
+		s.giveUp(err)
 		return nil, err
 	}
 	if key, ok := sealer.TryKey(); ok {
@@ -192,11 +200,16 @@ func (s *session) awaitCheck(ctx context.Context) error {
 	if err == nil {
 		err = errMoved
 	}
+	s.giveUp(err)
+	return err
+}
+
+// giveUp has the client connect anew, if it is time for that.
+func (s *session) giveUp(err error) {
 	if s.server.mayGiveUp() {
 		s.server.logger.Warn("giving up a connection on which nothing can be sealed", "error", err.Error())
 		s.drain()
 	}
-	return err
 }
 
 // openingKey returns the key of a DEK id, likewise.

@@ -35,6 +35,10 @@ func TestScripts(t *testing.T) {
 			"get":     command(1, (*lab).get),
 			"stored":  command(1, (*lab).stored),
 			"failing": command(1, (*lab).failing),
+			"refused": command(1, (*lab).refused),
+			"unready": command(0, (*lab).unready),
+			"metrics": command(0, (*lab).metrics),
+			"space":   command(1, (*lab).space),
 		},
 	})
 }

@@ -3,6 +3,7 @@ package envelope_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
@@ -49,7 +50,12 @@ func FuzzOpen(f *testing.F) {
 		id, err := envelope.Parse(value)
 		key := newKey(t, id, dek)
 		want, wantErr := referenceOpen(dek, value, etcdKey)
+		before := bytes.Clone(value)
+		to, toErr := key.OpenTo([]byte("dst"), value, etcdKey)
 		got, gotErr := key.Open(bytes.Clone(value), etcdKey)
+		if !bytes.Equal(to, append([]byte("dst"), got...)) || fmt.Sprint(toErr) != fmt.Sprint(gotErr) || !bytes.Equal(value, before) {
+			t.Errorf("OpenTo = %x, %v, Open says %x, %v", to, toErr, got, gotErr)
+		}
 		if (gotErr == nil) != (wantErr == nil) || !bytes.Equal(got, want) {
 			t.Errorf("Open = %x, %v, the reference says %x, %v", got, gotErr, want, wantErr)
 		}

@@ -86,29 +86,59 @@ func (k *Key) Seal(dst, etcdKey, plaintext []byte) []byte {
 // place of the plaintext. Whoever wants to return the envelope untouched keeps a
 // copy.
 func (k *Key) Open(env, etcdKey []byte) ([]byte, error) {
-	id, err := Parse(env)
-	if err != nil {
+	if err := k.check(env); err != nil {
 		return nil, err
-	}
-	if id != k.id {
-		return nil, &WrongKeyError{Envelope: id, Key: k.id}
 	}
 	// cipher.AEAD reserves the right to overwrite dst up to its capacity.
 	env = env[:len(env):len(env)]
+	at := headerSize + nonceSize
+	if k.opener == nil {
+		at = headerSize // where its own kind of ciphertext begins
+	}
+	plaintext, err := k.open(env[at:at], env, etcdKey)
+	return plaintext[:len(plaintext):len(plaintext)], err
+}
+
+// OpenTo appends the plaintext to dst, which must not overlap the envelope, and
+// leaves the envelope as it is. It allocates only if dst lacks the capacity. The
+// errors are those of Open; dst is returned as it was then, but what lies past its
+// length may have changed.
+func (k *Key) OpenTo(dst, env, etcdKey []byte) ([]byte, error) {
+	if err := k.check(env); err != nil {
+		return dst, err
+	}
+	opened, err := k.open(dst, env, etcdKey)
+	if err != nil {
+		return dst, err
+	}
+	return opened, nil
+}
+
+// check reports whether an envelope is one that this key can open.
+func (k *Key) check(env []byte) error {
+	id, err := Parse(env)
+	if err == nil && id != k.id {
+		err = &WrongKeyError{Envelope: id, Key: k.id}
+	}
+	return err
+}
+
+// open appends the plaintext of an envelope that was checked to dst.
+func (k *Key) open(dst, env, etcdKey []byte) ([]byte, error) {
 	aad := getScratch()
+	defer putScratch(aad)
 	aad.buf = appendAAD(aad.buf[:0], (*[headerSize]byte)(env), etcdKey)
-	var plaintext []byte
+	var err error
 	if k.opener != nil {
 		const body = headerSize + nonceSize
-		plaintext, err = k.opener.Open(env[body:body], env[headerSize:body], env[body:], aad.buf)
+		dst, err = k.opener.Open(dst, env[headerSize:body], env[body:], aad.buf)
 	} else {
-		plaintext, err = k.aead.Open(env[headerSize:headerSize], nil, env[headerSize:], aad.buf)
+		dst, err = k.aead.Open(dst, nil, env[headerSize:], aad.buf)
 	}
-	putScratch(aad)
 	if err != nil {
 		return nil, ErrAuthentication
 	}
-	return plaintext[:len(plaintext):len(plaintext)], nil
+	return dst, nil
 }
 
 // scratch is room for the additional data of one Seal or Open. It has to be on

@@ -23,6 +23,13 @@ func TestSealOpen(t *testing.T) {
 		if !envelope.Is(env) || (size >= 16 && bytes.Contains(env, plaintext[:16])) {
 			t.Fatalf("size %d: not an envelope, or it holds the plaintext", size)
 		}
+		for _, dst := range [][]byte{nil, bytes.Clone(prefix), append(make([]byte, 0, size+100), prefix...)} {
+			before := bytes.Clone(env)
+			got, err := key.OpenTo(dst, env, etcdKey)
+			if err != nil || !bytes.Equal(got, append(dst, plaintext...)) || !bytes.Equal(env, before) {
+				t.Fatalf("size %d: OpenTo: %v, or another plaintext, or a changed envelope", size, err)
+			}
+		}
 		got, err := key.Open(env, etcdKey)
 		if err != nil || !bytes.Equal(got, plaintext) {
 			t.Fatalf("size %d: Open: %v, plaintext equal: %v", size, err, bytes.Equal(got, plaintext))

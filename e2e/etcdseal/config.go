@@ -46,6 +46,10 @@ type Config struct {
 
 	// Rules default to DefaultRules.
 	Rules []Rule
+	// KeyringFile keeps the keyring in a file in place of etcd, so that the proxy
+	// writes nothing of its own there.
+	KeyringFile string
+
 	// ShutdownGrace is a duration as the file takes it; empty leaves it out.
 	ShutdownGrace string
 
@@ -111,7 +115,11 @@ rules:
     onUndecryptable: passthrough
 {{- end}}
 {{- end}}
+{{- if .KeyringFile}}
+keyring: {name: ` + KeyringName + `, store: file, path: {{printf "%q" .KeyringFile}}}
+{{- else}}
 keyring: {name: ` + KeyringName + `, store: etcd, prefix: ` + KeyringPrefix + `}
+{{- end}}
 log: {level: debug}
 {{- if .ShutdownGrace}}
 shutdownGrace: {{.ShutdownGrace}}

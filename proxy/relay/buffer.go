@@ -15,8 +15,13 @@ const (
 
 var bufferPools [largestBuffer + 1]sync.Pool
 
-// buffer is memory for one message, owned by one item at a time.
-type buffer struct{ b []byte }
+// buffer is memory for one message, owned by one item at a time. While some of it
+// is lent to a write Pair.mu guards the rest.
+type buffer struct {
+	b     []byte
+	loans int
+	ended bool // freed while it was lent
+}
 
 // newBuffer returns a buffer of length 0 that holds n bytes without growing.
 func newBuffer(n int) *buffer {
@@ -35,12 +40,22 @@ func (b *buffer) free() {
 	if b == nil {
 		return
 	}
+	if b.ended = b.loans > 0; b.ended {
+		return
+	}
 	class := bits.Len(uint(cap(b.b))) - 1
 	if class < smallestBuffer || class > largestBuffer || cap(b.b) != 1<<class {
 		return
 	}
 	b.b = b.b[:0]
 	bufferPools[class].Put(b)
+}
+
+// giveBack ends a loan.
+func (b *buffer) giveBack() {
+	if b.loans--; b.ended {
+		b.free()
+	}
 }
 
 // within reports whether part lies in the memory of whole.

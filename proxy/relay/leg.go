@@ -27,19 +27,11 @@ const (
 	// maxListed bounds the header lists and resets, which no window bounds,
 	// that may be queued towards a peer.
 	maxListed = 32 << 20
-	// outSoft is how much is written to a socket at once; with more, streams
-	// keep what they have in their queues.
-	outSoft = 64 << 10
-	// outHard is how much may be waiting for a socket in all: control frames
-	// past it mean that the peer asks without reading the answers.
-	outHard = 1 << 20
 	// maxHeaderList is the largest header list accepted, counted as HPACK does.
 	maxHeaderList = 1 << 20
 	// maxContinuations is how many CONTINUATION frames a header block may take.
 	maxContinuations = 128
 )
-
-var outBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
 // windows are the stream windows by direction.
 var windows = [2]int64{Request: clientWindow, Response: serverWindow}
@@ -60,9 +52,10 @@ type leg struct {
 	greeted       bool // the first frame has come
 
 	// Pair.mu guards the rest.
-	out        *[]byte // frames that wait for the socket; nil when there are none
-	relayed    int     // bytes of them that came from the other peer
-	writing    bool    // a goroutine is writing, and will go on while out has something
+	out        *outgoing // frames that wait for the socket; nil when there are none
+	gathers    bool      // out may lend
+	relayed    int       // bytes copied into out that came from the other peer
+	writing    bool      // a goroutine is writing, and will go on while out has something
 	enc        *hpack.Encoder
 	encoded    bytes.Buffer
 	sendWindow int64 // what the peer lets us send on the connection
@@ -85,6 +78,7 @@ type leg struct {
 func newLeg(conn net.Conn, rd *reader, mu *sync.Mutex) *leg {
 	l := &leg{
 		conn:       conn,
+		gathers:    gathers(conn),
 		rd:         rd,
 		sendWindow: defaultWindow,
 		initial:    defaultWindow,
@@ -126,16 +120,16 @@ func (l *leg) decode(block []byte) error {
 // nothing is written any more.
 func (l *leg) room() []byte {
 	if l.out == nil {
-		l.out = outBuffers.Get().(*[]byte)
+		l.out = outgoings.Get().(*outgoing)
 	}
-	return *l.out
+	return l.out.b
 }
 
 func (l *leg) put(b []byte) {
 	if l.broken {
 		b = b[:0]
 	}
-	*l.out = b
+	l.out.b = b
 }
 
 // control stores frames that answer or steer the peer.
@@ -148,8 +142,11 @@ func (l *leg) pending() int {
 	if l.out == nil {
 		return 0
 	}
-	return len(*l.out)
+	return l.out.size()
 }
+
+// full reports whether streams are to keep what they have.
+func (l *leg) full() bool { return l.out != nil && l.out.full() }
 
 func (l *leg) reset(id uint32, code http2.ErrCode) { l.control(appendReset(l.room(), id, code)) }
 

@@ -29,8 +29,16 @@ type assembler struct {
 	size   int // of the message, once the prefix is whole
 	late   int // bytes of it that the sender gets window for as they come
 	loose  int64
-	buf    *buffer
+	came   int     // bytes of it that are in buf, or stand in it for others, or in ahead
+	buf    *buffer // nil while the message may be there whole
 	place  *reservation
+	ahead  ahead
+}
+
+// free lets go of the memory.
+func (a *assembler) free() {
+	a.buf.free()
+	a.ahead.rest.free()
 }
 
 // room is how much memory to have for a message of which n bytes are there. A
@@ -113,6 +121,9 @@ func (p *Pair) resume(s *stream, d Direction) {
 	p.work.Add(1)
 	defer p.work.Done()
 	s.half[d].state = inputWorking
+	if slow := s.half[d].slow; slow != nil {
+		slow.Reset(assemblyTime) // its time begins now
+	}
 	p.workOn(s, d, p.takeRaw(s, d), true)
 	p.flushLocked(1 - d)
 }
@@ -158,7 +169,7 @@ func (p *Pair) clearInput(s *stream, d Direction) {
 	}
 	h.state = inputFree
 	p.cfg.Budget.release(p.detach(s, d))
-	h.asm.buf.free()
+	h.asm.free()
 	h.asm = assembler{}
 }
 
@@ -186,17 +197,13 @@ func (p *Pair) process(s *stream, d Direction, data []byte, owned bool) (finishe
 			in.msg = data[:a.size:a.size]
 			data = data[a.size:]
 		} else {
-			n := min(a.size-len(a.buf.b), len(data))
-			a.grow(d, n)
-			a.buf.b = append(a.buf.b, data[:n]...)
+			n := min(a.size-a.came, len(data))
+			a.take(d, data[:n])
 			data = data[n:]
 			if a.late > 0 {
 				p.payLate(s, d, n)
 			}
-			if len(a.buf.b) < a.size {
-				if e, ok := s.codec.(Eager); ok && a.prefix[0] == 0 {
-					e.Ahead(d, a.buf.b)
-				}
+			if a.came < a.size {
 				return true
 			}
 			in.msg, in.buf = a.buf.b, a.buf
@@ -260,6 +267,9 @@ func (p *Pair) begin(s *stream, d Direction, data []byte, owned bool) (ok, wait 
 	if !whole {
 		a.buf = newBuffer(a.room(d, len(data)))
 		a.late = max(a.size-maxAhead, 0)
+		if d == Response && a.prefix[0] == 0 && len(h.entries) == 0 && !h.advancing {
+			a.ahead.codec, _ = s.codec.(Eager)
+		}
 	}
 	h.credit += int64(messagePrefixSize + a.size - a.late)
 	p.repayStream(s, d)

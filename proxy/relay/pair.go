@@ -32,8 +32,9 @@ type Pair struct {
 
 	lastID     uint32 // highest stream that the client opened
 	answeredID uint32 // highest stream that was answered without the upstream
-	opened     int    // streams open upstream, the proxy's own included
-	serving    int    // handlers at work
+	left       leavers
+	opened     int // streams open upstream, the proxy's own included
+	serving    int // handlers at work
 
 	greeted     bool // the client has been sent its first SETTINGS
 	goAwaySent  bool
@@ -172,5 +173,5 @@ func (p *Pair) read(d Direction) {
 func (p *Pair) crowded() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.legs[Request].pending() >= outSoft || p.legs[Response].pending() >= outSoft
+	return p.legs[Request].full() || p.legs[Response].full()
 }

@@ -47,12 +47,11 @@ func (p *Pair) findPlace(s *stream, d Direction) bool {
 // checkPlace ends a request that keeps others waiting by sending its message
 // too slowly.
 func (p *Pair) checkPlace(s *stream, place *reservation) {
-	contended := p.cfg.Budget.contended()
 	p.mu.Lock()
 	h := &s.half[Request]
 	switch {
 	case h.place != place || p.closed: // it is there whole, or gone
-	case h.state == inputFree && contended:
+	case h.state == inputFree && p.cfg.Budget.contended():
 		p.refuse(s, &Status{codes.Unavailable, "etcdseal: the message came too slowly, while others waited for its memory"})
 	default:
 		h.slow.Reset(assemblyTime)

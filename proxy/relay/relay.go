@@ -87,14 +87,18 @@ type Codec interface {
 	Lane(d Direction, msg []byte) (lane int64, barrier bool)
 }
 
-// Eager is a Codec that can begin with a large message before all of it is there,
-// while what has come is in the processor's cache.
+// Eager is a Codec that can begin with a large response before all of it is there,
+// while what has come is in the processor's cache, and so spare it from being
+// copied.
 type Eager interface {
 	Codec
-	// Ahead sees what has come so far of an uncompressed message. It may change
-	// it in place; Rewrite, or Wait, gets what it left when all has come, in the
-	// same memory if it is a response.
-	Ahead(d Direction, msg []byte)
+	// Ahead gets the next part of an uncompressed response of size bytes that comes
+	// in several. It appends to dst, which holds what it has appended before, what is to stand
+	// for the first bytes of the part, and returns how many these were, and how many
+	// it has to see from there on: more than are left. A need of 0 says that it
+	// takes no more of this message. Rewrite gets, when all has come, what Ahead has
+	// appended, and behind it what it has not taken.
+	Ahead(size int, dst, part []byte) (out []byte, used, need int)
 }
 
 // Action is what is done with a message.

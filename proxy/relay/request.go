@@ -12,9 +12,7 @@ import (
 // onRequest opens a stream.
 func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	if code := p.admit(id, l.fields); code != http2.ErrCodeNo {
-		p.mu.Lock()
-		l.reset(id, code)
-		p.mu.Unlock()
+		p.turnAway(l, id, end, code)
 		return
 	}
 	r := Route{HTTPStatus: 431, HTTPBody: "etcdseal: the header list is too large\n"}
@@ -29,6 +27,10 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 		}
 	}
 	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
+	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
+		p.turnAway(l, id, end, http2.ErrCodeProtocol)
+		return
+	}
 	fields := p.requestFields(s, l.fields)
 	if st := badEncoding(s.half[Request].encoding); st != nil && r.Refuse == nil {
 		r.Refuse = st
@@ -51,7 +53,7 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	case r.Refuse != nil:
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
-		p.answerHTTP(s, r.HTTPStatus, r.HTTPBody)
+		p.answerPlainly(s, r.HTTPStatus, r.HTTPBody)
 	case r.Serve != nil:
 		p.serve(s, r.Serve, request)
 	default:
@@ -79,6 +81,16 @@ func (p *Pair) admit(id uint32, fields []hpack.HeaderField) http2.ErrCode {
 	return http2.ErrCodeNo
 }
 
+// turnAway resets a stream that is not to be.
+func (p *Pair) turnAway(l *leg, id uint32, end bool, code http2.ErrCode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.reset(id, code)
+	if !end {
+		p.left.add(id)
+	}
+}
+
 // requestFields prepares a request's fields for the upstream, in place. What
 // would let the upstream compress or count what is rewritten is left out.
 func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.HeaderField {
@@ -99,21 +111,78 @@ func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.Head
 	return kept
 }
 
-// answerHTTP answers a request that is not gRPC.
-func (p *Pair) answerHTTP(s *stream, status int, body string) {
-	fields := []hpack.HeaderField{
-		{Name: ":status", Value: strconv.Itoa(status)},
-		{Name: "content-type", Value: "text/plain; charset=utf-8"},
-		{Name: "content-length", Value: strconv.Itoa(len(body))},
-	}
-	p.answeredID = max(p.answeredID, s.id)
+// httpAnswer answers a request that is not gRPC.
+type httpAnswer struct {
+	status int
+	body   string
+}
+
+// maxIgnored is how long a request's body may be that is read to its end before
+// the request is answered without it.
+const maxIgnored = 64 << 10
+
+// answerPlainly answers a request that is not gRPC with a text.
+func (p *Pair) answerPlainly(s *stream, status int, body string) {
+	s.later = &httpAnswer{status, body}
 	s.half[Request].swallow = true
+	p.answeredID = max(p.answeredID, s.id)
+	p.answerHTTP(s)
+}
+
+// answerHTTP gives a request that is not gRPC its answer, once all of it has
+// come: an answer in the middle would take a RST_STREAM along, and hide what is
+// wrong with the rest.
+func (p *Pair) answerHTTP(s *stream) {
+	a := s.later
+	if a == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
+		return
+	}
+	s.later = nil
+	fields := []hpack.HeaderField{
+		{Name: ":status", Value: strconv.Itoa(a.status)},
+		{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		{Name: "content-length", Value: strconv.Itoa(len(a.body))},
+	}
 	p.push(s, Response, item{kind: itemHeaders, fields: fields})
-	p.push(s, Response, item{kind: itemData, data: []byte(body), end: true})
+	p.push(s, Response, item{kind: itemData, data: []byte(a.body), end: true})
 	if !s.half[Request].endIn {
 		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
 	}
 	p.settle(s)
+}
+
+// contentLength is what a request says of its body's length, -1 if nothing, and
+// -2 if nothing that makes sense.
+func contentLength(fields []hpack.HeaderField) int64 {
+	length := int64(-1)
+	for i := range fields {
+		if fields[i].Name != "content-length" {
+			continue
+		}
+		n, err := strconv.ParseUint(fields[i].Value, 10, 63)
+		if err != nil || length >= 0 && length != int64(n) {
+			return -2
+		}
+		length = int64(n)
+	}
+	return length
+}
+
+// wrongLength takes n more bytes of a request's body, and reports whether it is
+// not as long as its content-length says (RFC 9113, 8.1.1).
+func (s *stream) wrongLength(n int, end bool) bool {
+	s.taken += int64(n)
+	return s.length == -2 || s.length >= 0 && (s.taken > s.length || end && s.taken < s.length)
+}
+
+// validTrailers checks the fields that end a request (RFC 9113, 8.1).
+func validTrailers(fields []hpack.HeaderField) bool {
+	for i := range fields {
+		if f := &fields[i]; strings.HasPrefix(f.Name, ":") || !validField(f.Name, f.Value) {
+			return false
+		}
+	}
+	return true
 }
 
 // validRequest checks a request's fields as RFC 9113, 8.2 and 8.3 ask for.

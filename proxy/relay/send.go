@@ -62,10 +62,10 @@ func (p *Pair) makeReady(s *stream, d Direction) {
 // could write anything.
 func (p *Pair) write(s *stream, d Direction, it *item) bool {
 	h, l := &s.half[d], p.legs[1-d]
-	before := l.pending()
-	if before >= outSoft && !(d == Request && it.kind == itemHeaders) {
+	if l.full() && !(d == Request && it.kind == itemHeaders) {
 		return false
 	}
+	before := len(l.room())
 	id := s.idOn(1 - d)
 	switch it.kind {
 	case itemHeaders:
@@ -84,7 +84,7 @@ func (p *Pair) write(s *stream, d Direction, it *item) bool {
 		}
 		p.writeData(s, d, it, n)
 	}
-	l.relayed += l.pending() - before
+	l.relayed += len(l.out.b) - before
 	return true
 }
 
@@ -97,18 +97,20 @@ func (p *Pair) writeData(s *stream, d Direction, it *item, n int) {
 		h.endOut = true
 	}
 	b := appendFrameHeader(l.room(), n, http2.FrameData, flags, s.idOn(1-d))
-	if it.left > 0 {
-		k := min(int(it.left), n)
+	k := min(int(it.left), n)
+	if k > 0 {
 		from := messagePrefixSize - int(it.left)
 		b = append(b, it.prefix[from:from+k]...)
 		it.left -= uint8(k)
-		b = append(b, it.data[:n-k]...)
-		it.data = it.data[n-k:]
-	} else {
-		b = append(b, it.data[:n]...)
-		it.data = it.data[n:]
 	}
-	l.put(b)
+	data := it.data[:n-k]
+	it.data = it.data[n-k:]
+	if len(data) < leastLent || it.buf == nil || !l.gathers || l.broken {
+		l.put(append(b, data...))
+	} else {
+		l.put(b)
+		l.out.lend(data, it.buf)
+	}
 	l.sendWindow -= int64(n)
 	h.sendWindow -= int64(n)
 	if it.repay {
@@ -133,7 +135,7 @@ func (p *Pair) repayStream(s *stream, d Direction) {
 // turn, until the leg has enough or no stream may go on. mu is held.
 func (p *Pair) pump(d Direction) {
 	l := p.legs[1-d]
-	for l.ready.len() > 0 && l.pending() < outSoft {
+	for l.ready.len() > 0 && !l.full() {
 		s := l.ready.pop()
 		s.half[d].inReady = false
 		p.turn(s, d)
@@ -298,6 +300,9 @@ func (p *Pair) settle(s *stream) {
 // drop takes a stream out of the pair and lets go of what it holds.
 func (p *Pair) drop(s *stream) {
 	delete(p.streams, s.id)
+	if !s.half[Request].endIn {
+		p.left.add(s.id)
+	}
 	if s.forwarded {
 		p.opened--
 	}

@@ -33,26 +33,20 @@ type served struct {
 	// wakes tell the handler, by direction, that bytes have come or that there is
 	// room for more. Each holds one token.
 	wakes [2]chan struct{}
-	// left is how much of the request's content-length is still to come, -1 if it
-	// has none. Pair.mu guards it.
-	left int64
 }
 
 // serve starts a handler. mu is held.
 func (p *Pair) serve(s *stream, handler http.Handler, r *http.Request) {
 	p.answeredID = max(p.answeredID, s.id)
 	if p.serving >= maxServing {
-		p.answerHTTP(s, http.StatusServiceUnavailable, "etcdseal: too many requests at once on one connection\n")
+		p.answerPlainly(s, http.StatusServiceUnavailable, "etcdseal: too many requests at once on one connection\n")
 		return
 	}
 	v := &served{
-		pair: p, stream: s, left: r.ContentLength, ctx: s.waitContext(p.ctx),
+		pair: p, stream: s, ctx: s.waitContext(p.ctx),
 		wakes: [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
 	}
 	s.served = v
-	if !v.arrived(0, s.half[Request].endIn) {
-		return
-	}
 	if r.Header.Get("Expect") == "100-continue" {
 		r.Header.Del("Expect")
 		p.push(s, Response, item{kind: itemHeaders, info: true, fields: []hpack.HeaderField{{Name: ":status", Value: "100"}}})
@@ -115,26 +109,9 @@ func (v *served) take(data []byte) {
 		p.resetBoth(s, http2.ErrCodeEnhanceYourCalm)
 		return
 	}
-	if !v.arrived(len(data), h.endIn) {
-		return
-	}
 	l.loose += int64(len(data))
 	h.raw = append(h.raw, data...)
 	v.wake(Request)
-}
-
-// arrived counts n bytes of the body against its content-length, and ends a stream
-// on which the two differ (RFC 9113, 8.1.1). mu is held.
-func (v *served) arrived(n int, end bool) bool {
-	if v.left < 0 {
-		return true
-	}
-	v.left -= int64(n)
-	if v.left < 0 || end && v.left > 0 {
-		v.pair.resetBoth(v.stream, http2.ErrCodeProtocol)
-		return false
-	}
-	return true
 }
 
 // wake lets a handler that waits look again.
