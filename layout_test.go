@@ -132,6 +132,7 @@ func testPlaces(t *testing.T, listed map[string]goPackage) {
 		{"go.etcd.io/etcd/client/v3", []string{"crypto/dek/etcdstore", "proxy/assist", "migrate", "bench", "cmd/quickstart"}},
 		{"go.etcd.io/etcd/server/v3", []string{"bench", "cmd/quickstart"}},
 		{"github.com/grpc-ecosystem/grpc-gateway", []string{"proxy/gateway"}},
+		{"github.com/gorilla/websocket", []string{"proxy/gateway"}},
 	} {
 		for path, p := range listed {
 			for _, imported := range p.Imports {

@@ -61,6 +61,14 @@ type Listen struct {
 	// can connect reads every secret that etcd's own access control gives out.
 	// Default false. It is an error on a unix socket, where file modes decide.
 	Insecure bool
+	// Advertise are the URLs by which clients reach etcdseal: https://host:port,
+	// http://host:port or unix:// and a path. With them, lists of members name
+	// these in place of each member's own client URLs, so that a client which
+	// takes its endpoints from etcd (clientv3's Sync, kubeadm) does not go on
+	// without etcdseal. They are the same for all members and should be reachable
+	// by all clients; what etcd itself stores does not change. Default: none, and
+	// the lists are etcd's own.
+	Advertise []string
 	// TLS is the proxy's certificate and which clients it accepts. Required on
 	// TCP unless Insecure is set, an error on a unix socket. The zero value
 	// stands for no TLS.

@@ -53,7 +53,8 @@ func TestParseReadsEveryField(t *testing.T) {
 	}
 	want := &Config{
 		Listen: Listen{
-			Address: "0.0.0.0:2379",
+			Address:   "0.0.0.0:2379",
+			Advertise: []string{"https://etcdseal.example:2379", "unix:///run/etcdseal/etcd.sock"},
 			TLS: ListenTLS{
 				CertFile: "/etc/etcdseal/server.crt", KeyFile: "/etc/etcdseal/server.key",
 				ClientCAFile: "/pki/ca.crt", AllowedNames: []string{"kube-apiserver", "etcdctl"},

@@ -29,6 +29,7 @@ func (c *Config) read(s *section) {
 func (l *Listen) read(s *section) {
 	s.text("address", &l.Address)
 	s.flag("insecure", &l.Insecure)
+	s.texts("advertise", &l.Advertise)
 	s.sub("tls", func(s *section) {
 		s.text("certFile", &l.TLS.CertFile)
 		s.text("keyFile", &l.TLS.KeyFile)

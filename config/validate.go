@@ -46,6 +46,14 @@ func (c *Config) validateMethods(r *report, known []string) {
 }
 
 func (l *Listen) validate(r *report) {
+	for i, url := range l.Advertise {
+		path := index("listen.advertise", i)
+		if wrong := checkEndpoint(url); wrong != "" {
+			r.add(path, "%s", wrong)
+		} else if slices.Contains(l.Advertise[:i], url) {
+			r.add(path, "given twice: keep one")
+		}
+	}
 	hasTLS := l.TLS.CertFile != "" || l.TLS.KeyFile != "" || l.TLS.ClientCAFile != "" || len(l.TLS.AllowedNames) > 0
 	if l.Address == "" {
 		r.missing("listen.address", "write host:port or unix:// and a path, as in 127.0.0.1:2379")

@@ -60,6 +60,9 @@ type Config struct {
 	// AllowMethods are paths of gRPC methods that etcd does not have and that
 	// are forwarded untouched all the same.
 	AllowMethods []string
+	// Advertise, if not empty, is what lists of members name in place of their
+	// client URLs.
+	Advertise []string
 	// ShutdownGrace is how long calls in flight may go on when Serve's context
 	// ends; 0 cuts them off.
 	ShutdownGrace time.Duration
@@ -78,6 +81,7 @@ type Server struct {
 	rules      atomic.Pointer[Rules]
 	maxRequest int
 	allowed    map[string]bool
+	advertise  []string
 	grace      time.Duration
 	metrics    *metrics
 	logger     *slog.Logger
@@ -112,7 +116,7 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		listener: c.Listener, upstream: c.Upstream, keyring: c.Keyring,
-		maxRequest: c.MaxRequest, allowed: map[string]bool{}, grace: c.ShutdownGrace,
+		maxRequest: c.MaxRequest, allowed: map[string]bool{}, advertise: c.Advertise, grace: c.ShutdownGrace,
 		metrics: &c.Metrics.metrics, logger: c.Logger, wholeReads: make(chan struct{}, wholeReads),
 	}
 	if c.Reserved != "" {

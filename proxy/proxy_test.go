@@ -96,7 +96,7 @@ func newLabWithoutClient(t testing.TB, s setup) *lab {
 	l.metrics.MustRegister(metrics)
 	l.server = proxy.New(proxy.Config{
 		Listener: ln, Upstream: pool, Keyring: l.keyring, Reserved: etcdstore.DefaultPrefix,
-		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, ShutdownGrace: 5 * time.Second,
+		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, Advertise: s.advertise, ShutdownGrace: 5 * time.Second,
 		Logger: s.logger,
 	})
 	l.run(t, pool, s.still)

@@ -257,7 +257,8 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		return relay.Route{Refuse: unknownMethod(path), Method: otherMethod}
 	}
 	r := relay.Route{Method: m.Path, Long: m.ClientStreams || m.Response == wire.LeaderResponse && m.ServerStreams}
-	if m.Class == wire.Passed {
+	listsMembers := s.server.advertise != nil && memberLists[m.Path] != nil
+	if m.Class == wire.Passed && !listsMembers {
 		return r
 	}
 	if subtype != "" && subtype != "+proto" {
@@ -265,9 +266,12 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		return r
 	}
 	r.MaxRequest = s.server.maxRequest
-	if m.Request == wire.WatchRequest {
+	switch {
+	case listsMembers:
+		r.Codec = &members{session: s, method: m}
+	case m.Request == wire.WatchRequest:
 		r.Codec = &watch{session: s}
-	} else {
+	default:
 		r.Codec = s.newCall(m, fields)
 	}
 	return r

@@ -81,16 +81,16 @@ func (w *web) gateway() *gateway.Handler {
 }
 
 // dial connects to etcd and names it as a Host header does.
-func (w *web) dial(ctx context.Context) (net.Conn, string, error) {
+func (w *web) dial(ctx context.Context) (net.Conn, string, func(), error) {
 	conn, err := w.server.upstream.Dial(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	host := "localhost"
 	if u, err := url.Parse(conn.Endpoint()); err == nil && u.Host != "" {
 		host = u.Host
 	}
-	return conn, host, nil
+	return conn.Conn, host, func() { _ = conn.Close() }, nil // it may be closed already
 }
 
 // route is the route of a request that is not gRPC.

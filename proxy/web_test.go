@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 	"github.com/etcdseal/etcdseal/proxy/certs/certstest"
 	"github.com/etcdseal/etcdseal/proxy/listen"
@@ -113,12 +111,20 @@ func TestNoWayAroundOverHTTP(t *testing.T) {
 	}
 }
 
+// transport speaks one version of HTTP to the proxy.
+func (l *lab) transport(version string) *http.Transport {
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, l.address)
+	}, Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(version == "HTTP/2.0")
+	transport.Protocols.SetHTTP1(version == "HTTP/1.1")
+	return transport
+}
+
 // TestHTTP2ContentTypes sends requests to gRPC's paths that are not gRPC.
 func TestHTTP2ContentTypes(t *testing.T) {
 	l := newLab(t, setup{})
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, l.address)
-	}}
+	transport := l.transport("HTTP/2.0")
 	defer transport.CloseIdleConnections()
 	for _, c := range []struct {
 		method, contentType string
@@ -201,11 +207,12 @@ func overTLS(t *testing.T, address string, config *tls.Config, r *http.Request) 
 	defer conn.Close()
 	must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	if conn.ConnectionState().NegotiatedProtocol == "h2" {
-		client, err := (&http2.Transport{}).NewClientConn(conn)
-		if err != nil {
-			return nil, err
+		transport := &http.Transport{
+			DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+			Protocols:      new(http.Protocols),
 		}
-		answer, err := client.RoundTrip(r)
+		transport.Protocols.SetHTTP2(true)
+		answer, err := transport.RoundTrip(r)
 		if err == nil {
 			_, err = io.Copy(io.Discard, answer.Body)
 		}
@@ -223,11 +230,7 @@ func TestShutdownOfHTTP(t *testing.T) {
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(version, func(t *testing.T) {
 			l := newLab(t, setup{})
-			transport := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, network, l.address)
-			}, Protocols: new(http.Protocols)}
-			transport.Protocols.SetUnencryptedHTTP2(version == "HTTP/2.0")
-			transport.Protocols.SetHTTP1(version == "HTTP/1.1")
+			transport := l.transport(version)
 			defer transport.CloseIdleConnections()
 			do := func(path string, body io.Reader) (*http.Response, error) {
 				r, err := http.NewRequestWithContext(bounded(t), http.MethodPost, "http://etcd"+path, body)

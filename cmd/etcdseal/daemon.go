@@ -128,6 +128,7 @@ func (d *daemon) openProxy(context.Context) error {
 		MaxRequest:    d.config.Limits.MaxRequestBytes,
 		Memory:        int64(d.config.Limits.MemoryBytes),
 		AllowMethods:  d.config.AllowMethods,
+		Advertise:     d.config.Listen.Advertise,
 		ShutdownGrace: d.config.ShutdownGrace,
 		Metrics:       d.metrics,
 		Logger:        d.logger,

@@ -33,6 +33,8 @@ type Config struct {
 	ListenTLS    pki.Files
 	ClientCAFile string
 	AllowedNames []string
+	// Advertise are the URLs in lists of members.
+	Advertise []string
 
 	// Endpoints are the URLs of etcd; EtcdTLS and EtcdCAFile go with https.
 	Endpoints  []string
@@ -82,6 +84,9 @@ const fileTemplate = `listen:
 {{- end}}
 {{- else if not .Socket}}
   insecure: true
+{{- end}}
+{{- if .Advertise}}
+  advertise: [{{range $i, $url := .Advertise}}{{if $i}}, {{end}}{{printf "%q" $url}}{{end}}]
 {{- end}}
 admin: {address: {{printf "%q" .Admin}}}
 etcd:

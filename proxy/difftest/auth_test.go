@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/etcdseal/etcdseal/crypto/dek/etcdstore"
 	"github.com/etcdseal/etcdseal/proxy/upstream"
 )
 
@@ -25,7 +26,7 @@ func TestEtcdsealEqualsEtcdToThoseWhoMayLittle(t *testing.T) {
 	for _, url := range []string{reference, behind} {
 		enableAuth(t, dial(t, url))
 	}
-	subject := startEtcdsealAs(t, behind, upstream.Auth{Username: "root", PasswordFile: passwordFile})
+	subject := startEtcdsealWith(t, behind, etcdstore.DefaultPrefix, upstream.Auth{Username: "root", PasswordFile: passwordFile})
 	must(t, Run(t.Context(), Config{
 		Reference: newUsers(t, reference), Subject: newUsers(t, subject), Sealed: sealed, SealedValueOrder: true,
 		Seed: *seed, Operations: *operations / 2, Logf: t.Logf,

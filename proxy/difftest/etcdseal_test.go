@@ -43,11 +43,13 @@ func TestEtcdsealEqualsEtcd(t *testing.T) {
 // startEtcdseal starts one that needs no user of etcd.
 func startEtcdseal(t *testing.T, etcd string) string {
 	t.Helper()
-	return startEtcdsealAs(t, etcd, upstream.Auth{})
+	return startEtcdsealWith(t, etcd, etcdstore.DefaultPrefix, upstream.Auth{})
 }
 
-// startEtcdsealAs serves in this process until the test ends, and returns the URL of its socket.
-func startEtcdsealAs(t *testing.T, etcd string, auth upstream.Auth) string {
+// startEtcdsealWith is startEtcdseal with another reserved prefix and a user for its own
+// calls. Without a prefix nothing is asked of etcd on a new connection. It serves in this
+// process until the test ends; the URL of its socket is returned.
+func startEtcdsealWith(t *testing.T, etcd, reserved string, auth upstream.Auth) string {
 	t.Helper()
 	dir := t.TempDir()
 	keyFile := filepath.Join(dir, "kek.key")
@@ -69,7 +71,7 @@ func startEtcdsealAs(t *testing.T, etcd string, auth upstream.Auth) string {
 	listener, err := listen.Open(t.Context(), listen.Config{Address: socket.String()})
 	must(t, err)
 	server := proxy.New(proxy.Config{
-		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: etcdstore.DefaultPrefix,
+		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: reserved,
 		Rules: proxy.NewRules([]proxy.Rule{{Prefix: sealed, Sealer: sealer}}),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

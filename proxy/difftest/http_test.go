@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,10 +13,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/gorilla/websocket"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"golang.org/x/net/http2"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
@@ -37,15 +37,14 @@ func newHTTPSide(t *testing.T, socket string, two bool) *httpSide {
 		return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
 	}
 	s := &httpSide{subs: map[string]string{}}
-	if two {
-		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) { return dial(ctx) }}
-		s.client = &http.Client{Transport: transport}
-		t.Cleanup(transport.CloseIdleConnections)
-	} else {
-		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-		s.client = &http.Client{Transport: transport}
-		t.Cleanup(transport.CloseIdleConnections)
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols:   new(http.Protocols),
 	}
+	transport.Protocols.SetUnencryptedHTTP2(two)
+	transport.Protocols.SetHTTP1(!two)
+	s.client = &http.Client{Transport: transport}
+	t.Cleanup(transport.CloseIdleConnections)
 	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return s
 }
@@ -336,4 +335,57 @@ func TestHTTP2Watch(t *testing.T) {
 		}
 	}
 	must(t, send.Close())
+}
+
+// TestWebsocketEqualsEtcd watches over a websocket, with two watches on one stream, and
+// makes what etcd refuses.
+func TestWebsocketEqualsEtcd(t *testing.T) {
+	var got [2][]any
+	for i, socket := range []string{startEtcd(t), startEtcdseal(t, startEtcd(t))} {
+		s := newHTTPSide(t, socket, false)
+		u, err := url.Parse(socket)
+		must(t, err)
+		dialer := websocket.Dialer{
+			Subprotocols: []string{"Bearer", "token"},
+			NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+			},
+		}
+		open := func(path string) *websocket.Conn {
+			conn, answer, err := dialer.DialContext(t.Context(), "ws://etcd"+path, nil)
+			must(t, err)
+			t.Cleanup(func() { closeConn(conn) })
+			must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			got[i] = append(got[i], answer.StatusCode, answer.Header.Get("Sec-Websocket-Protocol"))
+			return conn
+		}
+		step := func(conn *websocket.Conn, send string) {
+			if send != "" {
+				must(t, conn.WriteMessage(websocket.TextMessage, []byte(send)))
+			}
+			kind, message, err := conn.ReadMessage()
+			must(t, err)
+			var v any
+			must(t, json.Unmarshal(message, &v))
+			got[i] = append(got[i], kind, level(v))
+		}
+		conn := open("/v3/watch")
+		step(conn, `{"create_request":{"key":"`+b64(sealed+"w")+`","prev_kv":true}}`)
+		step(conn, `{"create_request":{"key":"`+b64("/other")+`"}}`)
+		for range 2 {
+			s.ask(t, "POST", "/v3/kv/put", `{"key":"`+b64(sealed+"w")+`","value":"`+b64("watched")+`"}`)
+			step(conn, "")
+		}
+		step(conn, `{"progress_request":{}}`)
+		step(conn, `{"cancel_request":{"watch_id":"1"}}`)
+		step(open("/v3/lease/keepalive"), `{"ID":"99"}`)
+		step(open("/v3/nothing"), "")
+		step(open("/v3/kv/range"), `{"key":5}`)
+	}
+	if diff := cmp.Diff(got[0], got[1]); diff != "" {
+		t.Errorf("(-etcd +etcdseal):\n%s", diff)
+	}
+	if text := fmt.Sprint(got[1]); strings.Count(text, b64("watched")) != 3 {
+		t.Errorf("the watch shows %s", text)
+	}
 }

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // etcdPaths are what etcd says of itself (etcdserver/api/etcdhttp), /debug/vars
@@ -65,12 +63,16 @@ func unavailable(w http.ResponseWriter, r *http.Request, err error) {
 
 // fetch copies etcd's answer. With an error nothing was answered yet.
 func (h *Handler) fetch(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
-	conn, host, err := h.cfg.Dial(ctx)
+	conn, host, done, err := h.cfg.Dial(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	target := url.URL{Scheme: "http", Host: host, Path: r.URL.Path, RawQuery: r.URL.Query().Encode()}
+	defer done()
+	scheme := "http"
+	if h.cfg.TLS {
+		scheme = "https"
+	}
+	target := url.URL{Scheme: scheme, Host: host, Path: r.URL.Path, RawQuery: r.URL.Query().Encode()}
 	request, err := http.NewRequestWithContext(ctx, r.Method, target.String(), nil)
 	if err != nil {
 		return fmt.Errorf("making request: %w", err)
@@ -100,27 +102,20 @@ func (h *Handler) fetch(ctx context.Context, w http.ResponseWriter, r *http.Requ
 // roundTrip makes a request on a connection of its own: etcd takes HTTP/2 on TLS
 // connections, and nothing but HTTP/1.1 on others.
 func (h *Handler) roundTrip(conn net.Conn, request *http.Request) (*http.Response, error) {
-	if h.cfg.TLS {
-		request.URL.Scheme = "https"
-		client, err := (&http2.Transport{DisableCompression: true}).NewClientConn(conn)
-		if err != nil {
-			return nil, err
-		}
-		answer, err := client.RoundTrip(request)
-		if err == nil && strings.HasPrefix(answer.Header.Get("Content-Type"), "application/grpc") {
-			_ = answer.Body.Close()
-			return nil, errNoHTTP
-		}
-		return answer, err
-	}
+	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 	transport := &http.Transport{
-		DialContext:        func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-		DisableKeepAlives:  true,
-		DisableCompression: true,
+		DialContext: dial, DialTLSContext: dial, Protocols: new(http.Protocols),
+		DisableKeepAlives: true, DisableCompression: true,
 	}
+	transport.Protocols.SetHTTP1(!h.cfg.TLS)
+	transport.Protocols.SetHTTP2(h.cfg.TLS)
 	answer, err := transport.RoundTrip(request)
-	if err != nil && request.Context().Err() == nil {
+	switch {
+	case err != nil && !h.cfg.TLS && request.Context().Err() == nil:
 		return nil, fmt.Errorf("%w: %w", errNoHTTP, err) // a gRPC server hangs up
+	case err == nil && strings.HasPrefix(answer.Header.Get("Content-Type"), "application/grpc"):
+		_ = answer.Body.Close()
+		return nil, errNoHTTP
 	}
 	return answer, err
 }

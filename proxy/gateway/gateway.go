@@ -15,6 +15,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"log/slog"
 	"net"
@@ -35,9 +36,9 @@ import (
 type Config struct {
 	// Proxy is a connection to the proxy itself. Somebody else closes it.
 	Proxy *grpc.ClientConn
-	// Dial connects to etcd, with TLS if TLS is set, and names it as a Host header
-	// would.
-	Dial func(ctx context.Context) (conn net.Conn, host string, err error)
+	// Dial connects to etcd and names it as a Host header would. With TLS it returns a
+	// *tls.Conn that has negotiated HTTP/2. done ends the connection.
+	Dial func(ctx context.Context) (conn net.Conn, host string, done func(), err error)
 	TLS  bool
 	// Token returns the token of the proxy's own calls, empty for none. Nil is none.
 	Token func(ctx context.Context) (string, error)
@@ -65,6 +66,8 @@ type Handler struct {
 	cfg  Config
 	mux  *http.ServeMux
 	json *gw.ServeMux
+	// limit is the longest JSON of one message, in bytes.
+	limit int64
 }
 
 // New returns a handler.
@@ -75,7 +78,8 @@ func New(cfg Config) *Handler {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, int) {}
 	}
-	h := &Handler{cfg: cfg, json: newJSON(cfg)}
+	h := &Handler{cfg: cfg, limit: jsonFactor*int64(cfg.MaxRequest) + jsonSlack}
+	h.json = newJSON(cfg, h.limit)
 	// Two muxes, as etcd has (embed/serve.go): both clean paths, by a redirect.
 	own := http.NewServeMux()
 	for _, path := range etcdPaths {
@@ -84,16 +88,16 @@ func New(cfg Config) *Handler {
 	own.HandleFunc("/debug/", h.observed(apiOther, refuseDebug))
 	own.HandleFunc("/", h.observed(apiOther, http.NotFound))
 	h.mux = http.NewServeMux()
-	h.mux.HandleFunc("/v3/", h.observed(apiJSON, h.json.ServeHTTP))
+	h.mux.HandleFunc("/v3/", h.observed(apiJSON, h.serveJSON))
 	h.mux.Handle("/", own)
 	return h
 }
 
 // newJSON registers etcd's JSON API with etcd's own options (embed/serve.go), except
 // that a message is bounded before it is decoded.
-func newJSON(cfg Config) *gw.ServeMux {
+func newJSON(cfg Config, limit int64) *gw.ServeMux {
 	mux := gw.NewServeMux(gw.WithMarshalerOption(gw.MIMEWildcard, &marshaler{
-		limit:             jsonFactor*int64(cfg.MaxRequest) + jsonSlack,
+		limit:             limit,
 		memory:            cfg.Memory,
 		HTTPBodyMarshaler: gw.HTTPBodyMarshaler{Marshaler: newMarshaler()},
 	}))
@@ -204,6 +208,12 @@ func (w *observedWriter) WriteHeader(status int) {
 func (w *observedWriter) Write(b []byte) (int, error) {
 	w.chosen = true
 	return w.ResponseWriter.Write(b)
+}
+
+// Hijack implements http.Hijacker, for websockets.
+func (w *observedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.status, w.chosen = http.StatusSwitchingProtocols, true
+	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
 // Unwrap is for http.ResponseController.

@@ -11,8 +11,10 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/gorilla/websocket"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -89,12 +91,12 @@ func dialed(t *testing.T, endpoint string, files upstream.TLS) *Handler {
 	t.Cleanup(func() { _ = conn.Close() })
 	return New(Config{
 		Proxy: conn, TLS: u.Scheme == "https", MaxRequest: 2 << 20, Token: pool.Token,
-		Dial: func(ctx context.Context) (net.Conn, string, error) {
+		Dial: func(ctx context.Context) (net.Conn, string, func(), error) {
 			c, err := pool.Dial(ctx)
 			if err != nil {
-				return nil, "", err
+				return nil, "", nil, err
 			}
-			return c, u.Host, nil
+			return c.Conn, u.Host, func() { _ = c.Close() }, nil
 		},
 	})
 }
@@ -186,10 +188,10 @@ func TestUnreachableEtcd(t *testing.T) {
 }
 
 // counting is a Dial that must not be called.
-func counting(dialed *int) func(context.Context) (net.Conn, string, error) {
-	return func(context.Context) (net.Conn, string, error) {
+func counting(dialed *int) func(context.Context) (net.Conn, string, func(), error) {
+	return func(context.Context) (net.Conn, string, func(), error) {
 		*dialed++
-		return nil, "", errors.New("no")
+		return nil, "", nil, errors.New("no")
 	}
 }
 
@@ -313,11 +315,48 @@ func TestObserved(t *testing.T) {
 
 // TestPanics end one request and are logged without what the client sent.
 func TestPanics(t *testing.T) {
-	h := New(Config{Dial: func(context.Context) (net.Conn, string, error) { panic("secret") }})
+	h := New(Config{Dial: func(context.Context) (net.Conn, string, func(), error) { panic("secret") }})
 	defer func() {
 		if v := recover(); v != http.ErrAbortHandler {
 			t.Errorf("got %v", v)
 		}
 	}()
 	ask(t, h, "GET", "/version", "")
+}
+
+// TestWebsocketEnds ends what serves a websocket when the client is gone without a word
+// or says too much, and refuses pages of other origins.
+func TestWebsocketEnds(t *testing.T) {
+	h := start(t, kind{})
+	h.limit = 1000
+	var serving sync.WaitGroup
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serving.Add(1)
+		defer serving.Done()
+		h.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	target := "ws" + strings.TrimPrefix(server.URL, "http") + "/v3/watch"
+	for name, end := range map[string]func(*websocket.Conn){
+		"gone":     func(c *websocket.Conn) { must(t, c.Close()) },
+		"too much": func(c *websocket.Conn) { must(t, c.WriteMessage(websocket.TextMessage, make([]byte, 1001))) },
+	} {
+		conn, answer, err := websocket.DefaultDialer.DialContext(t.Context(), target, nil)
+		must(t, err)
+		defer answer.Body.Close()
+		defer conn.Close()
+		must(t, conn.WriteMessage(websocket.TextMessage, []byte(`{"create_request":{"key":"YQ=="}}`)))
+		if _, _, err := conn.ReadMessage(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		end(conn)
+		serving.Wait()
+	}
+	_, answer, err := websocket.DefaultDialer.DialContext(t.Context(), target, http.Header{"Origin": {"http://evil.example"}})
+	if err == nil || answer.StatusCode != http.StatusForbidden {
+		t.Errorf("a foreign page: %v", err)
+	}
+	if answer != nil {
+		answer.Body.Close()
+	}
 }

@@ -48,8 +48,8 @@ func (p *Pair) flushBy(d Direction, reader bool) {
 	l := p.legs[d]
 	for {
 		p.writeLeg(d, reader)
-		p.kick(1 - d) // this may have opened a window that l's peer is to be told of
-		if l.writing || l.pending() == 0 || p.closed {
+		p.kick(1 - d)                                  // this may have opened a window that l's peer is to be told of
+		if l.writing || l.pending() == 0 || p.closed { // once closed nobody takes what a reader leaves
 			break
 		}
 	}

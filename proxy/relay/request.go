@@ -19,17 +19,17 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	if l.fieldsSize <= maxHeaderList {
 		r = p.session.Route(l.fields)
 	}
+	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
+	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
+		p.turnAway(l, id, end, http2.ErrCodeProtocol)
+		return
+	}
 	var request *http.Request
 	if r.Serve != nil {
 		var err error
 		if request, err = newRequest(l.conn, l.fields, end); err != nil {
 			r.HTTPStatus, r.HTTPBody = http.StatusBadRequest, "etcdseal: "+err.Error()+"\n"
 		}
-	}
-	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
-	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
-		p.turnAway(l, id, end, http2.ErrCodeProtocol)
-		return
 	}
 	fields := p.requestFields(s, l.fields)
 	if st := badEncoding(s.half[Request].encoding); st != nil && r.Refuse == nil {

@@ -3,13 +3,10 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -197,7 +194,7 @@ func (b *requestBody) Close() error { return nil }
 func newRequest(conn net.Conn, fields []hpack.HeaderField, end bool) (*http.Request, error) {
 	r := &http.Request{
 		Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{}, Body: http.NoBody,
-		ContentLength: -1, RemoteAddr: conn.RemoteAddr().String(),
+		RemoteAddr: conn.RemoteAddr().String(),
 	}
 	for _, f := range fields {
 		switch f.Name {
@@ -221,13 +218,7 @@ func newRequest(conn net.Conn, fields []hpack.HeaderField, end bool) (*http.Requ
 		r.Host = r.Header.Get("Host")
 	}
 	r.Header.Del("Host")
-	if length := r.Header.Values("Content-Length"); len(length) > 0 {
-		n, err := strconv.ParseInt(length[0], 10, 63)
-		if err != nil || n < 0 || len(length) > 1 || strings.HasPrefix(length[0], "+") {
-			return nil, fmt.Errorf("the content-length %q is not a number", length)
-		}
-		r.ContentLength = n
-	} else if end {
+	if r.ContentLength = contentLength(fields); end {
 		r.ContentLength = 0
 	}
 	target, err := url.ParseRequestURI(r.RequestURI)
