@@ -57,7 +57,8 @@ func try[A any](k *KEK, ctx context.Context, op string, given []byte, do func(co
 	if ctx.Err() != nil {
 		return none, &failure{kek.Unavailable, fmt.Errorf("asking the plugin: %w", ctx.Err())}, false
 	}
-	if down := k.link.broken(); down != nil {
+	// Requests wait for a connection, so only their deadline says that there was none.
+	if down := k.link.broken(); down != nil && status.Code(err) == codes.DeadlineExceeded {
 		err := fmt.Errorf("connecting to the plugin: %w: does it run, and may etcdseal open its socket?", down)
 		return none, &failure{kek.Unavailable, err}, false
 	}
