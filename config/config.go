@@ -150,12 +150,33 @@ type EtcdAuth struct {
 type KEK struct {
 	// Local is a key in a file of this machine.
 	Local *LocalKEK
+	// KMSv2 is a key behind a Kubernetes KMS v2 plugin on this machine.
+	KMSv2 *KMSv2KEK
 }
 
 // LocalKEK is a key file as `etcdseal keyring new-kek` makes it.
 type LocalKEK struct {
 	// KeyFile is the key file, which only its owner may read. Required.
 	KeyFile string
+}
+
+// KMSv2KEK is a Kubernetes KMS v2 plugin, as kube-apiserver would use it.
+type KMSv2KEK struct {
+	// Endpoint is the plugin's socket: unix:// and a path, or unix:///@ and the
+	// name of an abstract socket, which has no file modes. The characters %, ?
+	// and # cannot be in it. The plugin need not run when etcdseal starts.
+	// Required.
+	Endpoint string
+	// Timeout bounds each request to the plugin. One that is lost is made once
+	// more, and nothing takes longer than three timeouts, or 20 seconds, in all.
+	// Default DefaultKMSv2Timeout; between 100ms and 20s.
+	Timeout time.Duration
+	// PollInterval is how often the plugin is asked for its status, and with it
+	// for its key id; while it fails, every ten seconds or as often as this if it
+	// is less. Another key id is believed when a poll has named it twice. Some
+	// plugins use the key for each status. Default DefaultKMSv2PollInterval;
+	// between 1s and 1h.
+	PollInterval time.Duration
 }
 
 // Rule says what happens to the values of the keys under one prefix.
@@ -266,11 +287,13 @@ const (
 
 // Defaults of the fields that may be left out.
 const (
-	DefaultAdminAddress    = "127.0.0.1:2381"
-	DefaultRulePrefix      = "/registry/secrets/"
-	DefaultKeyringPrefix   = "/etcdseal/"
-	DefaultMaxRequestBytes = 2 << 20
-	DefaultMemoryBytes     = 256 << 20
-	DefaultProbeInterval   = 5 * time.Second
-	DefaultShutdownGrace   = 5 * time.Second
+	DefaultAdminAddress      = "127.0.0.1:2381"
+	DefaultRulePrefix        = "/registry/secrets/"
+	DefaultKeyringPrefix     = "/etcdseal/"
+	DefaultMaxRequestBytes   = 2 << 20
+	DefaultMemoryBytes       = 256 << 20
+	DefaultProbeInterval     = 5 * time.Second
+	DefaultShutdownGrace     = 5 * time.Second
+	DefaultKMSv2Timeout      = 3 * time.Second
+	DefaultKMSv2PollInterval = time.Minute
 )

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,9 @@ func TestParseReadsEveryField(t *testing.T) {
 		KEKs: map[string]KEK{
 			"dev": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}},
 			"old": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/old.key"}},
+			"plugin": {KMSv2: &KMSv2KEK{
+				Endpoint: "unix:///run/kms/plugin.sock", Timeout: 2500 * time.Millisecond, PollInterval: 10 * time.Minute,
+			}},
 		},
 		Rules: []Rule{
 			{Prefix: "/registry/secrets/", KEK: "dev", RecoveryKEKs: []string{"old"}, Seal: true, Plaintext: "deny", OnUndecryptable: "passthrough"},
@@ -152,6 +156,27 @@ func TestParseReportsAllProblems(t *testing.T) {
 				t.Errorf("error differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestParseKMSv2 covers the defaults of a plugin and the forms of its socket.
+func TestParseKMSv2(t *testing.T) {
+	for given, want := range map[string]string{
+		"unix:///run/kms.sock": "unix:///run/kms.sock",
+		"unix://kms.sock":      "unix:///etc/etcdseal/kms.sock",
+		"unix://../x/kms.sock": "unix:///etc/x/kms.sock",
+		"unix:///@kms":         "unix:///@kms",
+	} {
+		text := strings.Replace(minimal, "local: {keyFile: kek.key}", "kmsV2: {endpoint: "+strconv.Quote(given)+"}", 1)
+		c, err := Parse([]byte(text), "/etc/etcdseal")
+		if err != nil {
+			t.Errorf("%s: %v", given, err)
+			continue
+		}
+		wantKEK := KEK{KMSv2: &KMSv2KEK{Endpoint: want, Timeout: 3 * time.Second, PollInterval: time.Minute}}
+		if diff := cmp.Diff(wantKEK, c.KEKs["dev"]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", given, diff)
+		}
 	}
 }
 

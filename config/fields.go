@@ -72,7 +72,7 @@ func (c *Config) readKEKs(s *section) {
 	}
 }
 
-// providers are the fields of a KEK; only the first works in this version.
+// providers are the fields of a KEK.
 var providers = [...]string{"local", "azureKeyVault", "kmsV2"}
 
 // read reads one KEK and sees to it that there is exactly one provider.
@@ -84,11 +84,13 @@ func (k *KEK) read(s *section) {
 			s.report.missing(s.join("keyFile"), "name the key file; `etcdseal keyring new-kek --out kek.key` makes one")
 		}
 	})
-	for _, name := range providers[1:] {
-		if _, given := s.take(name); given {
-			s.report.add(s.join(name), "not in this version yet: use local")
-		}
+	if _, given := s.take("azureKeyVault"); given {
+		s.report.add(s.join("azureKeyVault"), "not in this version yet: use local")
 	}
+	s.sub("kmsV2", func(s *section) {
+		k.KMSv2 = &KMSv2KEK{Timeout: DefaultKMSv2Timeout, PollInterval: DefaultKMSv2PollInterval}
+		k.KMSv2.read(s)
+	})
 	given, misspelt := 0, false
 	for _, name := range s.names {
 		if !slices.Contains(providers[:], name) {
@@ -103,6 +105,12 @@ func (k *KEK) read(s *section) {
 	case given == 0 && !misspelt:
 		s.report.add(s.path, noProvider)
 	}
+}
+
+func (k *KMSv2KEK) read(s *section) {
+	s.text("endpoint", &k.Endpoint)
+	s.duration("timeout", &k.Timeout, 100*time.Millisecond, 20*time.Second)
+	s.duration("pollInterval", &k.PollInterval, time.Second, time.Hour)
 }
 
 // noProvider is what is said of a KEK without any.

@@ -39,8 +39,11 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, rule := range c.Rules {
 			for _, name := range append(slices.Clone(rule.RecoveryKEKs), rule.KEK) {
-				if c.KEKs[name].Local == nil {
+				switch k := c.KEKs[name]; {
+				case (k.Local == nil) == (k.KMSv2 == nil):
 					t.Errorf("rule %q has no KEK %q", rule.Prefix, name)
+				case k.KMSv2 != nil && !strings.HasPrefix(k.KMSv2.Endpoint, "unix:///"):
+					t.Errorf("KEK %q has its plugin at %q", name, k.KMSv2.Endpoint)
 				}
 			}
 			if c.Keyring.Prefix != "" && strings.HasPrefix(c.Keyring.Prefix, rule.Prefix) {

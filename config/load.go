@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxFileBytes is the size up to which a file is read. A real one has a few
@@ -87,6 +88,11 @@ func (c *Config) resolve(dir string) {
 	c.Listen.Address = resolveAddress(c.Listen.Address, dir)
 	for i := range c.Etcd.Endpoints {
 		c.Etcd.Endpoints[i] = resolveAddress(c.Etcd.Endpoints[i], dir)
+	}
+	for _, kek := range c.KEKs {
+		if kek.KMSv2 != nil && !strings.HasPrefix(kek.KMSv2.Endpoint, unixScheme+"@") { // which checkPlugin refuses
+			kek.KMSv2.Endpoint = resolveAddress(kek.KMSv2.Endpoint, dir)
+		}
 	}
 	for _, file := range c.files() {
 		if *file.name != "" && !filepath.IsAbs(*file.name) {

@@ -22,9 +22,24 @@ func (c *Config) validate(r *report, methods []string) {
 	if len(c.KEKs) == 0 {
 		r.missing("keks", "name at least one, as in dev: {local: {keyFile: kek.key}}")
 	}
+	c.validateKEKs(r)
 	c.Keyring.validate(r)
 	c.validateRules(r)
 	c.validateMethods(r, methods)
+}
+
+func (c *Config) validateKEKs(r *report) {
+	for _, name := range c.kekNames() {
+		plugin, path := c.KEKs[name].KMSv2, "keks."+name+".kmsV2.endpoint"
+		if plugin == nil {
+			continue
+		}
+		if plugin.Endpoint == "" {
+			r.missing(path, "name the plugin's socket, as in unix:///run/kms.sock")
+		} else if wrong := checkPlugin(plugin.Endpoint); wrong != "" {
+			r.add(path, "%s", wrong)
+		}
+	}
 }
 
 // methodForm is the form of a gRPC method's full name: escapes and queries, by

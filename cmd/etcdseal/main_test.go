@@ -7,9 +7,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes the test binary be etcdseal when a script runs it by that name.
+// TestMain makes the test binary be etcdseal, or a KMS v2 plugin, when a script runs
+// it by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"etcdseal": main})
+	testscript.Main(m, map[string]func(){"etcdseal": main, "kms-plugin": servePlugin})
 }
 
 // TestScripts runs every script in testdata. Beside testscript's own commands
