@@ -124,10 +124,8 @@ func TestParseReadsTheExample(t *testing.T) {
   prod:   {azureKeyVault: {vaultURL: https://v.vault.azure.net, key: etcd, credential: {type: workloadIdentity}}}
   plugin: {kmsV2: {endpoint: unix:///run/kms.sock}}
 `), "/etc/etcdseal")
-	for _, want := range []string{"keks.prod.azureKeyVault (line 2): not in this version yet", "keks.plugin.kmsV2 (line 3): not in this version yet"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
-		}
+	if err == nil || !strings.Contains(err.Error(), "keks.prod.azureKeyVault (line 2): not in this version yet") || strings.Contains(err.Error(), "keks.plugin") {
+		t.Errorf("got %v", err)
 	}
 }
 
