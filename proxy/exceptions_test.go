@@ -89,7 +89,7 @@ var remarks = map[string]string{
 	"/etcdserverpb.Maintenance/Snapshot": "of what is stored: ciphertext under a rule, and the keyring",
 	"/etcdserverpb.Maintenance/Hash":     "of what is stored: ciphertext under a rule",
 	"/etcdserverpb.Maintenance/HashKV":   "of what is stored: ciphertext under a rule",
-	"/etcdserverpb.Cluster/MemberList":   "names the members' own addresses: a client that connects to them goes past etcdseal",
+	"/etcdserverpb.Cluster/MemberList":   "names the members' own addresses unless `listen.advertise` is set: a client that connects to them goes past etcdseal",
 	"/etcdserverpb.KV/RangeStream":       "Unimplemented, as etcd's own answer, from etcd 3.6 and earlier",
 }
 
