@@ -102,14 +102,22 @@ func (k *KEK) judge(err error, op string, x *exchange) failure {
 		return failure{class: kek.Unavailable, err: e, again: e.Code == "" && e.cause != nil}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return failure{class: kek.Unavailable, again: true, err: fmt.Errorf("no answer: %w", context.DeadlineExceeded)}
+		return failure{class: kek.Unavailable, again: true, err: fmt.Errorf("no answer from %s: %w", x.whom(), context.DeadlineExceeded)}
 	}
 	if x.failure != nil {
-		return failure{class: kek.Unavailable, err: fmt.Errorf("no answer: %w", plainCause(x.failure)), again: true}
+		return failure{class: kek.Unavailable, again: true, err: fmt.Errorf("no answer from %s: %w", x.whom(), plainCause(x.failure))}
 	}
 	// What is left is the SDK's, about an answer that it could not read. Its
 	// text may repeat parts of the answer.
 	return failure{class: kek.Unavailable, answered: true, err: fmt.Errorf("the answer, HTTP status %d, is not a Key Vault's: %s", x.status, hintForeign)}
+}
+
+// whom says who was asked last.
+func (x *exchange) whom() string {
+	if x.login {
+		return "the login service"
+	}
+	return "the vault"
 }
 
 // judgeAnswer says what an error that the vault answered with means.

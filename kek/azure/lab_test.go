@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -191,3 +192,5 @@ func trace(t *testing.T) (context.Context, *kek.Trace) {
 func describe(c emulator.Call) string {
 	return fmt.Sprintf("%s %s/%s %d %s", c.Op, c.Key, c.Version, c.Status, c.Inner)
 }
+
+func asError(err error, e **kek.Error) bool { return errors.As(err, e) }

@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -206,12 +205,8 @@ func loginCode(body []byte) string {
 func (l *login) current() (azcore.TokenCredential, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	file := cmp.Or(l.cfg.SecretFile, l.cfg.CertificateFile)
-	if l.cfg.Type != ClientSecret && l.cfg.Type != ClientCertificate {
-		file = ""
-	}
 	var content []byte
-	if file != "" {
+	if file := l.cfg.file(); file != "" {
 		var err error
 		if content, err = os.ReadFile(file); err != nil {
 			if l.inner != nil {
@@ -235,12 +230,22 @@ func (l *login) current() (azcore.TokenCredential, error) {
 	return l.inner, nil
 }
 
+// file returns the file that the credential is made of, if there is one.
+func (c Credential) file() string {
+	switch c.Type {
+	case ClientSecret:
+		return c.SecretFile
+	case ClientCertificate:
+		return c.CertificateFile
+	}
+	return ""
+}
+
 // build makes one of azidentity's credentials. Instance discovery is left out: the
 // login service is the configuration's to say, and asking the public cloud about it
 // keeps nobody out and stops those who cannot reach that.
 func (l *login) build(content []byte) (azcore.TokenCredential, error) {
-	c := l.cfg
-	switch c.Type {
+	switch c := l.cfg; c.Type {
 	case WorkloadIdentity:
 		if c.TenantID == "" || c.ClientID == "" || c.TokenFile == "" {
 			return nil, errors.New("tenantID, clientID and tokenFile are needed: AKS sets them in pods with the label azure.workload.identity/use")

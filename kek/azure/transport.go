@@ -49,6 +49,7 @@ type exchange struct {
 	status    int    // of the vault's last answer
 	vaultID   string // x-ms-request-id of the vault's last answer
 	failure   error  // why a request got no answer
+	login     bool   // the last request was to the login service
 }
 
 type exchangeKey struct{}
@@ -130,6 +131,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		x = &exchange{}
 	}
 	toVault := r.URL.Host == t.vault
+	x.login = !toVault
 	if toVault {
 		r = r.Clone(r.Context())
 		r.Header.Set("X-Ms-Client-Request-Id", x.requestID)
