@@ -141,6 +141,8 @@ type EtcdAuth struct {
 type KEK struct {
 	// Local is a key in a file of this machine.
 	Local *LocalKEK
+	// AzureKeyVault is a key in Azure Key Vault or a Managed HSM.
+	AzureKeyVault *AzureKEK
 }
 
 // LocalKEK is a key file as `etcdseal keyring new-kek` makes it.

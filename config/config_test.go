@@ -70,6 +70,26 @@ func TestParseReadsEveryField(t *testing.T) {
 		KEKs: map[string]KEK{
 			"dev": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}},
 			"old": {Local: &LocalKEK{KeyFile: "/etc/etcdseal/old.key"}},
+			"prod": {AzureKeyVault: &AzureKEK{
+				VaultURL: "https://h.managedhsm.sovcloud-api.fr", Key: "etcd",
+				Credential: AzureCredential{
+					Type: "clientCertificate", TenantID: "72f988bf-86f1-41af-91ab-2d7cd011db47", ClientID: "0a0a0a0a-1111-2222-3333-444444444444",
+					CertificateFile: "/etc/etcdseal/app.pem", SendCertificateChain: true, AllowedTenants: []string{"contoso.example", "*"},
+				},
+				AuthorityHost: "https://login.sovcloud-identity.fr", CAFile: "/etc/etcdseal/proxy-ca.pem", ProxyURL: "http://proxy.example:3128",
+				PollInterval: 15 * time.Minute, TryTimeout: 3 * time.Second, Timeout: 7 * time.Second,
+				Managed: true, KeyType: "RSA-HSM", KeySize: 4096, RotateAfterDays: 30,
+			}},
+			"identity": {AzureKeyVault: &AzureKEK{
+				VaultURL: "https://v.vault.azure.net/", Key: "etcd", Address: "10.1.2.3:443",
+				Credential:   AzureCredential{Type: "managedIdentity", ObjectID: "0b0b0b0b-1111-2222-3333-444444444444"},
+				PollInterval: 5 * time.Minute, TryTimeout: 20 * time.Second, Timeout: 30 * time.Second,
+			}},
+			"workload": {AzureKeyVault: &AzureKEK{
+				VaultURL: "https://v.vault.azure.net", Key: "etcd", Credential: AzureCredential{Type: "workloadIdentity", TokenFile: "/etc/etcdseal/token"},
+				PollInterval: 5 * time.Minute, TryTimeout: 5 * time.Second, Timeout: 5 * time.Second,
+				Managed: true, KeyType: "RSA", KeySize: 3072, RotateAfterDays: 90,
+			}},
 		},
 		Rules: []Rule{
 			{Prefix: "/registry/secrets/", KEK: "dev", RecoveryKEKs: []string{"old"}, Seal: true, Plaintext: "deny", OnUndecryptable: "passthrough"},

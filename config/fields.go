@@ -71,7 +71,7 @@ func (c *Config) readKEKs(s *section) {
 	}
 }
 
-// providers are the fields of a KEK; only the first works in this version.
+// providers are the fields of a KEK; the last does not work in this version.
 var providers = [...]string{"local", "azureKeyVault", "kmsV2"}
 
 // read reads one KEK and sees to it that there is exactly one provider.
@@ -83,10 +83,12 @@ func (k *KEK) read(s *section) {
 			s.report.missing(s.join("keyFile"), "name the key file; `etcdseal keyring new-kek --out kek.key` makes one")
 		}
 	})
-	for _, name := range providers[1:] {
-		if _, given := s.take(name); given {
-			s.report.add(s.join(name), "not in this version yet: use local")
-		}
+	s.sub("azureKeyVault", func(s *section) {
+		k.AzureKeyVault = defaultAzureKEK()
+		k.AzureKeyVault.read(s)
+	})
+	if _, given := s.take("kmsV2"); given {
+		s.report.add(s.join("kmsV2"), "not in this version yet: use local or azureKeyVault")
 	}
 	given, misspelt := 0, false
 	for _, name := range s.names {
@@ -105,7 +107,7 @@ func (k *KEK) read(s *section) {
 }
 
 // noProvider is what is said of a KEK without any.
-const noProvider = "no provider: write local: {keyFile: kek.key}"
+const noProvider = "no provider: write local: {keyFile: kek.key}, or azureKeyVault"
 
 // readRules reads the rules. Without any, c.Rules stays nil, which asks validate
 // for the default.

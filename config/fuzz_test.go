@@ -39,12 +39,17 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, rule := range c.Rules {
 			for _, name := range append(slices.Clone(rule.RecoveryKEKs), rule.KEK) {
-				if c.KEKs[name].Local == nil {
+				if kek := c.KEKs[name]; (kek.Local == nil) == (kek.AzureKeyVault == nil) {
 					t.Errorf("rule %q has no KEK %q", rule.Prefix, name)
 				}
 			}
 			if c.Keyring.Prefix != "" && strings.HasPrefix(c.Keyring.Prefix, rule.Prefix) {
 				t.Errorf("rule %q covers the reserved prefix %q", rule.Prefix, c.Keyring.Prefix)
+			}
+		}
+		for name, kek := range c.KEKs {
+			if a := kek.AzureKeyVault; a != nil && (!strings.HasPrefix(a.VaultURL, "https://") || a.Key == "" || a.Credential.Type == "" || a.TryTimeout > a.Timeout) {
+				t.Errorf("accepted an incomplete KEK %q: %+v", name, a)
 			}
 		}
 		for _, file := range c.files() {

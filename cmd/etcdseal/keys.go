@@ -3,37 +3,12 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
-	"github.com/etcdseal/etcdseal/kek"
-	"github.com/etcdseal/etcdseal/kek/local"
 )
-
-// openKEKs opens all KEKs and reports every one that cannot be used.
-func (d *daemon) openKEKs(ctx context.Context) error {
-	d.keks = map[string]kek.KEK{}
-	var errs []error
-	for name, c := range d.config.KEKs {
-		opened, err := local.New(local.Config{Name: name, KeyFile: c.Local.KeyFile})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("opening KEK %q: %w", name, err))
-			continue
-		}
-		d.keks[name] = opened
-		d.onClose(opened.Close)
-		version, err := opened.Version(ctx)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		d.logger.Info("KEK opened", "kek", name, "provider", "local", "keyVersion", version)
-	}
-	return errors.Join(errs...)
-}
 
 // openKeyring opens the keyring's store and what uses it.
 func (d *daemon) openKeyring(context.Context) error {
