@@ -26,6 +26,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -126,6 +127,8 @@ type KEK struct {
 
 	closing context.Context // ended by Close
 	close   context.CancelFunc
+	mu      sync.Mutex     // keeps Close and the beginning of a try apart
+	running sync.WaitGroup // tries
 }
 
 var _ kek.Dated = (*KEK)(nil)
@@ -226,18 +229,13 @@ func (k *KEK) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
 
 // wrap encrypts a DEK by one version.
 func (k *KEK) wrap(ctx context.Context, by version, dek []byte) (kek.Wrapping, error) {
-	var wrapped []byte
-	err := k.call(ctx, kek.OpWrap, by.id, func(ctx context.Context) error {
+	wrapped, err := call(ctx, k, kek.OpWrap, by.id, func(ctx context.Context) ([]byte, error) {
 		answer, err := k.client.WrapKey(ctx, k.config.Key, by.id, parameters(by.algorithm, dek), nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := k.isOf(answer.KID, by.id); err != nil {
-			return err
-		}
-		wrapped = answer.Result
-		return nil
-	})
+		return answer.Result, k.isOf(answer.KID, by.id)
+	}, nil)
 	if err != nil {
 		return kek.Wrapping{}, err
 	}
@@ -258,19 +256,17 @@ func (k *KEK) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
 		err := fmt.Errorf("the wrapping is no Key Vault's: algorithm %.64q, %d annotations, %d bytes", w.Algorithm, len(w.Annotations), len(w.Ciphertext))
 		return nil, k.fail(kek.OpUnwrap, kek.Corrupt, w.Version, err)
 	}
-	var dek []byte
-	err := k.call(ctx, kek.OpUnwrap, w.Version, func(ctx context.Context) error {
+	dek, err := call(ctx, k, kek.OpUnwrap, w.Version, func(ctx context.Context) ([]byte, error) {
 		answer, err := k.client.UnwrapKey(ctx, k.config.Key, w.Version, parameters(w.Algorithm, w.Ciphertext), nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		dek = answer.Result
 		if err := k.isOf(answer.KID, w.Version); err != nil {
-			clear(dek)
-			return err
+			clear(answer.Result)
+			return nil, err
 		}
-		return nil
-	})
+		return answer.Result, nil
+	}, func(dek []byte) { clear(dek) })
 	if err != nil {
 		return nil, err
 	}
@@ -300,9 +296,13 @@ func (k *KEK) Created(ctx context.Context, id string) (time.Time, error) {
 	return found.created, err
 }
 
-// Close ends the calls that are under way. It never fails.
+// Close ends the calls that are under way, and returns when nothing of them is left.
+// It never fails.
 func (k *KEK) Close() error {
+	k.mu.Lock()
 	k.close()
+	k.mu.Unlock()
+	k.running.Wait()
 	k.http.CloseIdleConnections()
 	return nil
 }

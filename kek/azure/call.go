@@ -24,11 +24,12 @@ const retryPause = 200 * time.Millisecond
 var errClosed = errors.New("the KEK is closed")
 
 // call does something with the vault, within the deadlines, and tries it once more
-// if that can help. do is called by this goroutine, and its context is of one try.
-// The error is a *kek.Error.
-func (k *KEK) call(ctx context.Context, op, version string, do func(context.Context) error) error {
+// if that can help. do gets the context of one try; a value that comes too late is
+// given to discard, which may be nil. The error is a *kek.Error.
+func call[T any](ctx context.Context, k *KEK, op, version string, do func(context.Context) (T, error), discard func(T)) (value T, err error) {
+	var none T
 	if err := k.begin(ctx); err != nil {
-		return k.fail(op, kek.Unavailable, version, err)
+		return none, k.fail(op, kek.Unavailable, version, err)
 	}
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, k.config.Timeout)
@@ -37,34 +38,43 @@ func (k *KEK) call(ctx context.Context, op, version string, do func(context.Cont
 	defer stop()
 	trace := kek.TraceFrom(outer)
 	*trace = kek.Trace{ClientRequestID: newRequestID(), KeyID: k.keyID(version)}
+	var last failure
 	for {
 		if left, class, ok := k.gate.wait(ctx); !ok {
 			if err := k.ended(outer); err != nil {
-				return k.fail(op, kek.Unavailable, version, err)
+				return none, k.fail(op, kek.Unavailable, version, err)
 			}
-			return k.fail(op, class, version, fmt.Errorf("the vault asked to be left alone, which lasts another %v", left.Round(time.Millisecond)))
+			return none, k.fail(op, class, version, leftAlone(last.err, left))
 		}
 		trace.Tries++
-		x := &exchange{requestID: trace.ClientRequestID}
-		err := k.try(context.WithValue(ctx, exchangeKey{}, x), do)
-		f := k.judge(err, op, x)
-		trace.Status, trace.RequestID, trace.Code = x.status, x.vaultID, f.code()
+		value, x, err := try(ctx, k, trace.ClientRequestID, do, discard)
+		last = k.judge(err, op, x)
+		trace.Status, trace.RequestID, trace.Code = x.status, x.vaultID, last.code()
 		if err == nil {
 			k.gate.pass()
-			return nil
+			return value, nil
 		}
 		if err := k.ended(outer); err != nil {
-			return k.fail(op, kek.Unavailable, version, err)
+			return none, k.fail(op, kek.Unavailable, version, err)
 		}
-		if f.wait > 0 || f.class == kek.Throttled {
-			k.gate.pause(f.class, f.wait)
-		} else if f.answered {
+		if last.wait > 0 || last.class == kek.Throttled {
+			k.gate.pause(last.class, last.wait)
+		} else if last.answered {
 			k.gate.pass()
 		}
-		if !f.again || trace.Tries == maxTries || !pauseFor(ctx, f) {
-			return k.fail(op, f.class, version, f.err)
+		if !last.again || trace.Tries == maxTries || !pauseFor(ctx, last) {
+			return none, k.fail(op, last.class, version, last.err)
 		}
 	}
+}
+
+// leftAlone says that a vault is not asked; before is what it said to this call.
+func leftAlone(before error, left time.Duration) error {
+	text := fmt.Sprintf("the vault asked to be left alone, which lasts another %v", left.Round(time.Millisecond))
+	if before == nil {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%w; %s", before, text)
 }
 
 // ended returns why a call is over whatever the vault says, if it is.
@@ -108,12 +118,68 @@ func newPanicError(value any) error {
 	return &panicError{fmt.Sprintf("%T", value)}
 }
 
-// try does something once, for TryTimeout at most. A panic in the SDK is an error
-// of the try: the challenge of a vault must not be able to end the process. The
-// body of the answer is wiped.
-func (k *KEK) try(ctx context.Context, do func(context.Context) error) (err error) {
+// patience is how long a try whose time is over is waited for: mostly it ends by
+// itself at once and says more than that it took too long.
+const patience = 500 * time.Millisecond
+
+// try does something once, for TryTimeout at most. It has a goroutine of its own,
+// which Close waits for: the SDK waits for a login that another call has begun
+// without looking at its own context.
+func try[T any](ctx context.Context, k *KEK, requestID string, do func(context.Context) (T, error), discard func(T)) (value T, x *exchange, err error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.TryTimeout)
 	defer cancel()
+	type result struct {
+		value T
+		err   error
+	}
+	done, late := make(chan result), make(chan struct{})
+	x = &exchange{requestID: requestID}
+	trying := context.WithValue(ctx, exchangeKey{}, x)
+	if !k.enter() {
+		return value, x, errClosed
+	}
+	go func() {
+		defer k.running.Done()
+		var r result
+		r.value, r.err = guard(trying, do)
+		select {
+		case done <- r:
+		case <-late:
+			if r.err == nil && discard != nil {
+				discard(r.value)
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.value, x, r.err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, x, r.err
+	case <-timer.C:
+		close(late)
+		return value, &exchange{}, ctx.Err() // x is the goroutine's from here on
+	}
+}
+
+// enter counts a try in, unless the KEK is closed.
+func (k *KEK) enter() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closing.Err() != nil {
+		return false
+	}
+	k.running.Add(1)
+	return true
+}
+
+// guard does something and makes a panic in the SDK an error: the challenge of a
+// vault must not be able to end the process. The body of the answer is wiped.
+func guard[T any](ctx context.Context, do func(context.Context) (T, error)) (value T, err error) {
 	var answer *http.Response
 	defer func() {
 		if value := recover(); value != nil {

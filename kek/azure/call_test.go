@@ -216,6 +216,32 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// A login that hangs under one call does not hold others beyond their deadlines,
+// though the SDK has them wait for it.
+func TestLoginOfAnotherCall(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		l := newLab(t)
+		w := must(t, l.open(t, nil))
+		k := l.open(t, nil)
+		l.Inject(emulator.Fault{Op: emulator.OpToken, Hang: true})
+		var first sync.WaitGroup
+		first.Go(func() {
+			_, err := k.Unwrap(t.Context(), w)
+			wants(t, "the first call", err, kek.Unavailable)
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if d := took(func() {
+			_, err := k.Unwrap(ctx, w)
+			wants(t, "another call", err, kek.Unavailable, "deadline exceeded")
+		}); d > 6*time.Second {
+			t.Errorf("another call took %v", d)
+		}
+		first.Wait()
+	})
+}
+
 func TestCloseEndsCalls(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		l := newLab(t)

@@ -108,7 +108,7 @@ func (k *KEK) poll(ctx context.Context) (version, error) {
 func (k *KEK) look(ctx context.Context) (version, error) {
 	found, err := k.get(ctx, "")
 	if err != nil && k.config.Managed != nil && kek.ClassOf(err) == kek.NotFound {
-		found, err = k.create(ctx, err)
+		found, err = k.create(ctx)
 	}
 	if err != nil {
 		k.follow.next(min(k.config.PollInterval, repeatAfter))
@@ -212,19 +212,18 @@ type properties struct {
 }
 
 // get asks the vault for a version; "" is the latest.
-func (k *KEK) get(ctx context.Context, id string) (found properties, err error) {
-	err = k.call(ctx, kek.OpVersion, id, func(ctx context.Context) error {
+func (k *KEK) get(ctx context.Context, id string) (properties, error) {
+	return call(ctx, k, kek.OpVersion, id, func(ctx context.Context) (properties, error) {
 		answer, err := k.client.GetKey(ctx, k.config.Key, id, nil)
 		if err != nil {
-			return err
+			return properties{}, err
 		}
-		found, err = k.read(answer.KeyBundle)
+		found, err := k.read(answer.KeyBundle)
 		if err == nil && id != "" && found.id != id {
 			err = errForeign
 		}
-		return err
-	})
-	return found, err
+		return found, err
+	}, nil)
 }
 
 // read reads a key bundle.

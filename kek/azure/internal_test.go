@@ -35,12 +35,12 @@ func newTestKEK(t *testing.T) *KEK {
 func TestPanicIsAnError(t *testing.T) {
 	k := newTestKEK(t)
 	for text, value := range map[string]any{"index out of range": nil, "string": "the-secret", "*errors.errorString": errors.New("the-secret")} {
-		err := k.call(t.Context(), kek.OpUnwrap, "v", func(context.Context) error {
+		_, err := call(t.Context(), k, kek.OpUnwrap, "v", func(context.Context) (int, error) {
 			if value == nil {
-				return errors.New(strings.Split("one", "/")[3])
+				return 0, errors.New(strings.Split("one", "/")[3])
 			}
 			panic(value)
-		})
+		}, nil)
 		if kek.ClassOf(err) != kek.Unavailable || !strings.Contains(err.Error(), "panicked: ") || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "the-secret") {
 			t.Errorf("%v", err)
 		}
@@ -75,6 +75,29 @@ func TestAnswerIsWiped(t *testing.T) {
 	if strings.Contains(string(read), "DEK") {
 		t.Error("it is still there")
 	}
+}
+
+// A call ends when its time is over, whatever the SDK does; what it still gets is
+// discarded, and Close waits for that.
+func TestTryThatDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newTestKEK(t)
+		release, discarded := make(chan struct{}), ""
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := call(ctx, k, kek.OpUnwrap, "v", func(context.Context) (string, error) {
+			<-release
+			return "the DEK", nil
+		}, func(value string) { discarded = value })
+		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d > 4*time.Second {
+			t.Errorf("%v after %v", err, d)
+		}
+		time.AfterFunc(time.Hour, func() { close(release) })
+		if err := k.Close(); err != nil || discarded != "the DEK" || time.Since(start) < time.Hour {
+			t.Errorf("Close: %v, discarded %q, after %v", err, discarded, time.Since(start))
+		}
+	})
 }
 
 func TestGateStrikes(t *testing.T) {

@@ -90,7 +90,7 @@ func TestErrorsByAnswer(t *testing.T) {
 		{"408", func(op string) emulator.Fault { return emulator.ServerError(op, 408) }, kek.Unavailable, []string{"408"}, ""},
 		{"501", func(op string) emulator.Fault { return emulator.ServerError(op, 501) }, kek.Unavailable, []string{"501"}, ""},
 		{"throttled", func(op string) emulator.Fault { return emulator.Throttled(op, "") }, kek.Throttled, []string{"429 Throttled"}, ""},
-		{"throttled for long", func(op string) emulator.Fault { return emulator.Throttled(op, "60") }, kek.Throttled, []string{"left alone", "m"}, ""},
+		{"throttled for long", func(op string) emulator.Fault { return emulator.Throttled(op, "60") }, kek.Throttled, []string{"429 Throttled", "request ", "left alone"}, ""},
 		{"bad request", func(op string) emulator.Fault {
 			return emulator.Fault{Op: op, Status: 400, Code: "BadParameter", Message: "Error occurred while decoding OAEP padding."}
 		}, kek.Corrupt, []string{"400 BadParameter", "does not open"}, kek.OpUnwrap},

@@ -152,7 +152,7 @@ func (l *login) GetToken(ctx context.Context, options policy.TokenRequestOptions
 func (l *login) allows(tenant string) bool {
 	own := l.cfg.TenantID
 	return tenant == "" || own == "" || strings.EqualFold(tenant, own) || l.cfg.Type == ManagedIdentity ||
-		slices.Contains(l.cfg.AllowedTenants, "*") || slices.Contains(l.cfg.AllowedTenants, tenant)
+		slices.ContainsFunc(l.cfg.AllowedTenants, func(allowed string) bool { return allowed == "*" || strings.EqualFold(allowed, tenant) })
 }
 
 // failed turns an error of azidentity into one that can be shown.

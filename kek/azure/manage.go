@@ -52,7 +52,7 @@ func (m Managed) complete(hsm bool) (*Managed, error) {
 
 // create makes the key, since it was not found. A key that was deleted is not made
 // again: the vault refuses that while it can be recovered.
-func (k *KEK) create(ctx context.Context, missing error) (found properties, err error) {
+func (k *KEK) create(ctx context.Context) (properties, error) {
 	m := k.config.Managed
 	in := azkeys.CreateKeyParameters{
 		Kty:    to.Ptr(azkeys.KeyType(m.KeyType)),
@@ -64,14 +64,13 @@ func (k *KEK) create(ctx context.Context, missing error) (found properties, err 
 	} else {
 		in.KeySize = to.Ptr(int32(m.KeySize))
 	}
-	err = k.call(ctx, kek.OpVersion, "", func(ctx context.Context) error {
+	found, err := call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (properties, error) {
 		answer, err := k.client.CreateKey(ctx, k.config.Key, in, nil)
 		if err != nil {
-			return err
+			return properties{}, err
 		}
-		found, err = k.read(answer.KeyBundle)
-		return err
-	})
+		return k.read(answer.KeyBundle)
+	}, nil)
 	if err != nil {
 		if e, ok := errors.AsType[*kek.Error](err); ok {
 			e.Err = fmt.Errorf("making the key, which was not there: %w", e.Err)
@@ -94,24 +93,19 @@ func (k *KEK) settle(ctx context.Context) {
 	}
 	// The caller's trace is of the question for the version.
 	ctx = kek.WithTrace(ctx, &kek.Trace{})
-	rotated := false
-	err := k.call(ctx, kek.OpVersion, "", func(ctx context.Context) error {
+	rotated, err := call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (bool, error) {
 		answer, err := k.client.GetKeyRotationPolicy(ctx, k.config.Key, nil)
-		if err != nil {
-			return err
-		}
-		rotated = rotates(answer.KeyRotationPolicy)
-		return nil
-	})
+		return rotates(answer.KeyRotationPolicy), err
+	}, nil)
 	if err == nil && !rotated {
 		after := fmt.Sprintf("P%dD", k.config.Managed.RotateAfter/day)
-		err = k.call(ctx, kek.OpVersion, "", func(ctx context.Context) error {
+		_, err = call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (struct{}, error) {
 			_, err := k.client.UpdateKeyRotationPolicy(ctx, k.config.Key, azkeys.KeyRotationPolicy{LifetimeActions: []*azkeys.LifetimeAction{{
 				Action:  &azkeys.LifetimeActionType{Type: to.Ptr(azkeys.KeyRotationPolicyActionRotate)},
 				Trigger: &azkeys.LifetimeActionTrigger{TimeAfterCreate: &after},
 			}}}, nil)
-			return err
-		})
+			return struct{}{}, err
+		}, nil)
 		if err == nil {
 			k.log.Info("the key got a rotation policy", "rotateAfter", after)
 		}
