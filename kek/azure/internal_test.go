@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -63,17 +62,39 @@ func TestPanicInLoginIsAnError(t *testing.T) {
 	}
 }
 
-// The body of an answer is wiped.
+// answering is a transport that gives every request one answer.
+type answering struct {
+	body   string
+	answer *http.Response
+}
+
+func (a *answering) Do(r *http.Request) (*http.Response, error) {
+	a.answer = &http.Response{StatusCode: 200, Request: r, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(a.body))}
+	return a.answer, nil
+}
+
+// The body of an answer is wiped once it was read, also if the call fails then.
 func TestAnswerIsWiped(t *testing.T) {
-	body := []byte(`{"value":"the DEK"}`)
-	answer := &http.Response{StatusCode: 200, Body: io.NopCloser(bytes.NewReader(body))}
-	read, err := azruntime.Payload(answer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wipe(answer)
-	if strings.Contains(string(read), "DEK") {
-		t.Error("it is still there")
+	for _, fails := range []error{nil, errForeign} {
+		transport := &answering{body: `{"kid":"https://v.vault.azure.net/keys/etcd/1","value":"dGhlLWRlaw"}`}
+		client, err := azkeys.NewClient("https://v.vault.azure.net", token{}, &azkeys.ClientOptions{ClientOptions: azcore.ClientOptions{Transport: transport}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dek, err := guard(t.Context(), func(ctx context.Context) ([]byte, error) {
+			answer, err := client.UnwrapKey(ctx, "etcd", "1", parameters(AlgorithmRSA, []byte{1}), nil)
+			if err != nil {
+				return nil, err
+			}
+			return answer.Result, fails
+		})
+		if err != fails || string(dek) != "the-dek" {
+			t.Fatalf("%q, %v", dek, err)
+		}
+		body, err := azruntime.Payload(transport.answer)
+		if err != nil || len(body) != len(transport.body) || strings.Trim(string(body), "\x00") != "" {
+			t.Errorf("it is still there: %q, %v", body, err)
+		}
 	}
 }
 

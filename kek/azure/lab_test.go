@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -187,10 +186,6 @@ func inBubble(t *testing.T, f func(t *testing.T)) {
 func trace(t *testing.T) (context.Context, *kek.Trace) {
 	var tr kek.Trace
 	return kek.WithTrace(t.Context(), &tr), &tr
-}
-
-func describe(c emulator.Call) string {
-	return fmt.Sprintf("%s %s/%s %d %s", c.Op, c.Key, c.Version, c.Status, c.Inner)
 }
 
 func asError(err error, e **kek.Error) bool { return errors.As(err, e) }

@@ -313,9 +313,9 @@ func TestAuthorization(t *testing.T) {
 		status, header, out := c.send(t, "GET", vault.URL()+"/keys/k/?api-version=2025-07-01", "", "")
 		return status, header.Get("WWW-Authenticate"), out
 	}
-	status, challenge, out := get(h)
+	status, _, out := get(h)
 	refused(t, "another service's token", status, out, 401, "Unauthorized", "", "AKV10022")
-	status, challenge, out = get(far)
+	status, challenge, out := get(far)
 	refused(t, "another tenant's token", status, out, 401, "Unauthorized", "", "AKV10032: Invalid issuer. Expected one of https://sts.windows.net/other/")
 	if challenge != `Bearer authorization="https://login.microsoftonline.com/other", resource="https://vault.azure.net"` {
 		t.Errorf("the challenge is %s", challenge)
