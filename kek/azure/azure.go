@@ -120,6 +120,7 @@ type KEK struct {
 	config Config
 	host   string // the vault's host name
 	client *azkeys.Client
+	login  *login
 	http   *http.Transport
 	log    *slog.Logger
 	gate   gate
@@ -161,12 +162,12 @@ func New(cfg Config) (*KEK, error) {
 	if options.Cloud.ActiveDirectoryAuthorityHost == "" {
 		return nil, fmt.Errorf("opening Key Vault %s: no cloud is known that the name belongs to: set authorityHost to its login service", cfg.VaultURL)
 	}
-	login, err := newLogin(cfg.Credential, options)
+	k.login, err = newLogin(cfg.Credential, options)
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)
 	}
 	silenceSDK()
-	k.client, err = azkeys.NewClient("https://"+host, login, &azkeys.ClientOptions{ClientOptions: options})
+	k.client, err = azkeys.NewClient("https://"+host, k.login, &azkeys.ClientOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)
 	}

@@ -57,6 +57,9 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 		if err := k.ended(outer); err != nil {
 			return none, k.fail(op, kek.Unavailable, version, err)
 		}
+		if x.status == http.StatusUnauthorized && k.login.refuse() {
+			last.again = true
+		}
 		if last.wait > 0 || last.class == kek.Throttled {
 			k.gate.pause(last.class, last.wait)
 		} else if last.answered {

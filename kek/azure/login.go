@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -106,9 +107,11 @@ type login struct {
 	cfg     Credential
 	options azcore.ClientOptions
 
-	mu    sync.Mutex // guards all below
-	inner azcore.TokenCredential
-	made  [sha256.Size]byte // digest of the file that inner was made of
+	mu      sync.Mutex // guards all below
+	inner   azcore.TokenCredential
+	made    [sha256.Size]byte // digest of the file that inner was made of
+	refused time.Time         // when a vault last refused a token that was not expired
+	renew   bool              // the next token must not come from a cache
 }
 
 // newLogin returns the credential. It fails for a configuration or file that cannot
@@ -140,11 +143,39 @@ func (l *login) GetToken(ctx context.Context, options policy.TokenRequestOptions
 	if err != nil {
 		return azcore.AccessToken{}, &LoginError{Type: l.cfg.Type, cause: err}
 	}
+	if l.cfg.Type == ManagedIdentity && options.Claims == "" && l.renewed() {
+		options.Claims = "{}" // MSAL's cache is the process's, and passed over for claims
+	}
 	token, err = inner.GetToken(ctx, options)
 	if err != nil {
 		return azcore.AccessToken{}, l.failed(ctx, err)
 	}
 	return token, nil
+}
+
+// renewAfter is how often tokens are asked for anew because a vault refuses them.
+const renewAfter = time.Minute
+
+// refuse notes that the vault did not accept a token, and reports whether another
+// one will be got: azidentity would give the same one out until it expires.
+func (l *login) refuse() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.refused) < renewAfter {
+		return false
+	}
+	l.refused, l.renew = now, true
+	return true
+}
+
+// renewed reports, once, whether a token is to be got anew.
+func (l *login) renewed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	renew := l.renew
+	l.renew = false
+	return renew
 }
 
 // allows says whether a token may be asked for in a tenant. Types without a tenant
@@ -217,13 +248,14 @@ func (l *login) current() (azcore.TokenCredential, error) {
 		defer clear(content)
 	}
 	digest := sha256.Sum256(content)
-	if l.inner != nil && digest == l.made {
+	anew := l.renew && l.cfg.Type != ManagedIdentity // another credential has another cache
+	if l.inner != nil && digest == l.made && !anew {
 		return l.inner, nil
 	}
 	made, err := l.build(content)
 	switch {
 	case err == nil:
-		l.inner, l.made = made, digest
+		l.inner, l.made, l.renew = made, digest, l.renew && !anew
 	case l.inner == nil:
 		return nil, fmt.Errorf("making the credential %s: %w", l.cfg.Type, err)
 	}

@@ -190,10 +190,53 @@ func TestTokens(t *testing.T) {
 			l.RevokeTokens()
 			opens(t, k, w)
 		}
+		for range 3 {
+			l.ExpireTokens()
+			opens(t, k, w)
+			time.Sleep(2 * time.Minute)
+		}
 		last := l.Count(emulator.OpToken)
 		opens(t, k, w)
 		if n := l.Count(emulator.OpToken); n != last {
 			t.Errorf("%d more logins", n-last)
+		}
+	})
+}
+
+// A managed identity's token that the vault refuses is replaced, too, though MSAL
+// keeps those for the whole process.
+func TestManagedIdentityTokens(t *testing.T) {
+	l := newLab(t)
+	l.AddApp(emulator.App{ClientID: "renewed", Managed: true})
+	k := l.open(t, func(c *azure.Config) {
+		c.Credential = azure.Credential{Type: azure.ManagedIdentity, ClientID: "renewed"}
+	})
+	w := must(t, k)
+	l.ExpireTokens()
+	if _, err := l.open(t, func(c *azure.Config) {
+		c.Credential = azure.Credential{Type: azure.ManagedIdentity, ClientID: "renewed"}
+	}).Unwrap(t.Context(), w); err != nil {
+		t.Error(err)
+	}
+	opens(t, k, w)
+}
+
+// A vault that refuses every token does not have the login service asked for each
+// call.
+func TestRefusedLoginIsNotHammered(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		l := newLab(t)
+		k := l.open(t, nil)
+		w := must(t, k)
+		l.ForgetCalls()
+		l.Inject(emulator.Fault{Op: emulator.OpUnwrap, Status: 401, Code: "Unauthorized", Message: "AKV10032: Invalid issuer."})
+		for range 600 {
+			_, err := k.Unwrap(t.Context(), w)
+			wants(t, "unwrapping", err, kek.Unavailable, "tenant")
+			time.Sleep(time.Second)
+		}
+		if n := l.Count(emulator.OpToken); n > 11 {
+			t.Errorf("%d logins in ten minutes", n)
 		}
 	})
 }
