@@ -4,11 +4,15 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/etcdseal/etcdseal/config"
+	"github.com/etcdseal/etcdseal/kek/azure"
 	"github.com/etcdseal/etcdseal/kek/azure/emulator"
 )
 
@@ -63,4 +67,35 @@ func (l *lab) opens(ts *testscript.TestScript, args []string) {
 			}
 		}
 	})
+}
+
+// Every field of the configuration reaches the KEK.
+func TestAzureConfig(t *testing.T) {
+	got, err := azureConfig("prod", &config.AzureKEK{
+		VaultURL: "https://v.vault.azure.net", Key: "k", AuthorityHost: "https://login", Address: "10.1.2.3:443", CAFile: "ca", ProxyURL: "http://proxy:3128",
+		PollInterval: 1, TryTimeout: 2, Timeout: 3, Managed: true, KeyType: "RSA-HSM", KeySize: 4096, RotateAfterDays: 30,
+		Credential: config.AzureCredential{
+			Type: "clientSecret", TenantID: "t", ClientID: "c", ObjectID: "o", ResourceID: "r", TokenFile: "tf", SecretFile: "sf", CertificateFile: "cf",
+			SendCertificateChain: true, AllowedTenants: []string{"a"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := got.Proxy(nil)
+	if err != nil || proxy.String() != "http://proxy:3128" {
+		t.Errorf("the proxy is %v, %v", proxy, err)
+	}
+	got.Proxy = nil
+	want := azure.Config{
+		Name: "prod", VaultURL: "https://v.vault.azure.net", Key: "k", AuthorityHost: "https://login", Address: "10.1.2.3:443", CAFile: "ca",
+		PollInterval: 1, TryTimeout: 2, Timeout: 3, Managed: &azure.Managed{KeyType: "RSA-HSM", KeySize: 4096, RotateAfter: 30 * 24 * time.Hour},
+		Credential: azure.Credential{
+			Type: "clientSecret", TenantID: "t", ClientID: "c", ObjectID: "o", ResourceID: "r", TokenFile: "tf", SecretFile: "sf", CertificateFile: "cf",
+			SendChain: true, AllowedTenants: []string{"a"},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("azureConfig differs (-want +got):\n%s", diff)
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/etcdseal/etcdseal/config"
 )
 
 // The command says all that a configuration needs, and answers until it is told to
@@ -34,6 +36,10 @@ func TestRun(t *testing.T) {
 	address := regexp.MustCompile(`address: (\S+)`).FindStringSubmatch(out)
 	if address == nil || !strings.Contains(out, "vaultURL: https://h.managedhsm.azure.net") || !strings.Contains(out, filepath.Join(dir, "ca.pem")) {
 		t.Fatalf("it says:\n%s", out)
+	}
+	rest := "listen: {address: \"unix://s.sock\"}\netcd: {endpoints: [\"unix://e.sock\"]}\nkeyring: {name: c}\n"
+	if parsed, err := config.Parse([]byte(rest+out), dir); err != nil || parsed.KEKs["prod"].AzureKeyVault == nil {
+		t.Errorf("what it says is no configuration: %v\n%s", err, out)
 	}
 	pem, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	if err != nil {
