@@ -41,6 +41,27 @@ func checkSocket(path string) string {
 	return ""
 }
 
+// checkPlugin returns what is wrong with the endpoint of a KMS plugin, or "". An
+// endpoint that is right means the same to kube-apiserver.
+func checkPlugin(endpoint string) string {
+	path, ok := socketPath(endpoint)
+	switch {
+	case !ok:
+		return "want unix:// and a path, as in unix:///run/kms.sock: a plugin has no other address"
+	case strings.HasPrefix(path, "@"):
+		return "want three slashes before the name of an abstract socket, as in unix:///@kms"
+	case path == "" || path == "/" || path == "/@":
+		return "no path: write unix:///run/kms.sock"
+	case strings.ContainsAny(path, "%?#") || strings.ContainsFunc(path, isControl):
+		return "%, ?, # and control characters mean something else in a URL: choose another path"
+	case strings.HasPrefix(path, "/@"):
+		return checkSocket(path[1:])
+	}
+	return checkSocket(path)
+}
+
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
+
 // checkListen returns what is wrong with an address to listen on, or "".
 func checkListen(address string) string {
 	if strings.Contains(address, "://") {

@@ -38,8 +38,8 @@ type Config struct {
 	// AllowMethods are full names of gRPC methods, as in
 	// /etcdserverpb.KV/Example, that etcdseal does not know and forwards
 	// untouched all the same; values in them are neither sealed nor opened. For
-	// an etcd that is newer than etcdseal. Default: none, and what is not known
-	// is refused.
+	// an etcd that is newer than etcdseal; one that etcdseal knows is an error.
+	// Default: none, and what is not known is refused.
 	AllowMethods []string
 	// Limits bound what one client can make the proxy hold. Has defaults.
 	Limits Limits
@@ -61,14 +61,22 @@ type Listen struct {
 	// can connect reads every secret that etcd's own access control gives out.
 	// Default false. It is an error on a unix socket, where file modes decide.
 	Insecure bool
+	// Advertise are the URLs by which clients reach etcdseal: https://host:port,
+	// http://host:port or unix:// and a path. With them, lists of members name
+	// these in place of each member's own client URLs, so that a client which
+	// takes its endpoints from etcd (clientv3's Sync, kubeadm) does not go on
+	// without etcdseal. They are the same for all members and should be reachable
+	// by all clients; what etcd itself stores does not change. Default: none, and
+	// the lists are etcd's own.
+	Advertise []string
 	// TLS is the proxy's certificate and which clients it accepts. Required on
 	// TCP unless Insecure is set, an error on a unix socket. The zero value
 	// stands for no TLS.
 	TLS ListenTLS
 }
 
-// ListenTLS is the listener's side of TLS. The files are read again on SIGHUP
-// and when they change.
+// ListenTLS is the listener's side of TLS. The files are read again on SIGHUP,
+// and by new connections within 10 s of a change.
 type ListenTLS struct {
 	// CertFile is the proxy's certificate chain in PEM.
 	CertFile string
@@ -115,7 +123,7 @@ type Etcd struct {
 }
 
 // EtcdTLS is the proxy's side of TLS towards etcd. The files are read again on
-// SIGHUP and when they change.
+// SIGHUP, and by new connections within 10 s of a change.
 type EtcdTLS struct {
 	// CAFile holds, in PEM, the authorities that etcd's certificates are checked
 	// against. Default: the system's.
@@ -133,7 +141,8 @@ type EtcdTLS struct {
 type EtcdAuth struct {
 	// Username is the user's name in etcd.
 	Username string
-	// PasswordFile holds the password; a newline at its end is not part of it.
+	// PasswordFile holds the password; a newline at its end is not part of it. It
+	// is read again at every login.
 	PasswordFile string
 }
 
@@ -143,12 +152,33 @@ type KEK struct {
 	Local *LocalKEK
 	// AzureKeyVault is a key in Azure Key Vault or a Managed HSM.
 	AzureKeyVault *AzureKEK
+	// KMSv2 is a key behind a Kubernetes KMS v2 plugin on this machine.
+	KMSv2 *KMSv2KEK
 }
 
 // LocalKEK is a key file as `etcdseal keyring new-kek` makes it.
 type LocalKEK struct {
 	// KeyFile is the key file, which only its owner may read. Required.
 	KeyFile string
+}
+
+// KMSv2KEK is a Kubernetes KMS v2 plugin, as kube-apiserver would use it.
+type KMSv2KEK struct {
+	// Endpoint is the plugin's socket: unix:// and a path, or unix:///@ and the
+	// name of an abstract socket, which has no file modes. The characters %, ?
+	// and # cannot be in it. The plugin need not run when etcdseal starts.
+	// Required.
+	Endpoint string
+	// Timeout bounds each request to the plugin. One that is lost is made once
+	// more, and nothing takes longer than three timeouts, or 20 seconds, in all.
+	// Default DefaultKMSv2Timeout; between 100ms and 20s.
+	Timeout time.Duration
+	// PollInterval is how often the plugin is asked for its status, and with it
+	// for its key id; while it fails, every ten seconds or as often as this if it
+	// is less. Another key id is believed when a poll has named it twice. Some
+	// plugins use the key for each status. Default DefaultKMSv2PollInterval;
+	// between 1s and 1h.
+	PollInterval time.Duration
 }
 
 // Rule says what happens to the values of the keys under one prefix.
@@ -259,11 +289,13 @@ const (
 
 // Defaults of the fields that may be left out.
 const (
-	DefaultAdminAddress    = "127.0.0.1:2381"
-	DefaultRulePrefix      = "/registry/secrets/"
-	DefaultKeyringPrefix   = "/etcdseal/"
-	DefaultMaxRequestBytes = 2 << 20
-	DefaultMemoryBytes     = 256 << 20
-	DefaultProbeInterval   = 5 * time.Second
-	DefaultShutdownGrace   = 5 * time.Second
+	DefaultAdminAddress      = "127.0.0.1:2381"
+	DefaultRulePrefix        = "/registry/secrets/"
+	DefaultKeyringPrefix     = "/etcdseal/"
+	DefaultMaxRequestBytes   = 2 << 20
+	DefaultMemoryBytes       = 256 << 20
+	DefaultProbeInterval     = 5 * time.Second
+	DefaultShutdownGrace     = 5 * time.Second
+	DefaultKMSv2Timeout      = 3 * time.Second
+	DefaultKMSv2PollInterval = time.Minute
 )

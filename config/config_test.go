@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,8 @@ func TestParseReadsEveryField(t *testing.T) {
 	}
 	want := &Config{
 		Listen: Listen{
-			Address: "0.0.0.0:2379",
+			Address:   "0.0.0.0:2379",
+			Advertise: []string{"https://etcdseal.example:2379", "unix:///run/etcdseal/etcd.sock"},
 			TLS: ListenTLS{
 				CertFile: "/etc/etcdseal/server.crt", KeyFile: "/etc/etcdseal/server.key",
 				ClientCAFile: "/pki/ca.crt", AllowedNames: []string{"kube-apiserver", "etcdctl"},
@@ -90,6 +92,9 @@ func TestParseReadsEveryField(t *testing.T) {
 				PollInterval: 5 * time.Minute, TryTimeout: 5 * time.Second, Timeout: 5 * time.Second,
 				Managed: true, KeyType: "RSA", KeySize: 3072, RotateAfterDays: 90,
 			}},
+			"plugin": {KMSv2: &KMSv2KEK{
+				Endpoint: "unix:///run/kms/plugin.sock", Timeout: 2500 * time.Millisecond, PollInterval: 10 * time.Minute,
+			}},
 		},
 		Rules: []Rule{
 			{Prefix: "/registry/secrets/", KEK: "dev", RecoveryKEKs: []string{"old"}, Seal: true, Plaintext: "deny", OnUndecryptable: "passthrough"},
@@ -100,6 +105,43 @@ func TestParseReadsEveryField(t *testing.T) {
 		Limits:        Limits{MaxRequestBytes: 10485760, MemoryBytes: 1 << 30},
 		Log:           Log{Level: "debug"},
 		ShutdownGrace: 90 * time.Second,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parse differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestParseReadsTheExample reads the example that others build on. Much of it is in
+// braces and brackets, with colons in texts that have no quotes.
+func TestParseReadsTheExample(t *testing.T) {
+	data, err := os.ReadFile("testdata/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data, "/etc/etcdseal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Listen: Listen{
+			Address: "127.0.0.1:2379",
+			TLS:     ListenTLS{CertFile: "/etc/etcdseal/server.crt", KeyFile: "/etc/etcdseal/server.key", ClientCAFile: "/etc/etcdseal/ca.crt"},
+		},
+		Admin: Admin{Address: "127.0.0.1:2381"},
+		Etcd:  Etcd{Endpoints: []string{"https://10.0.0.4:2379"}, ProbeInterval: 5 * time.Second},
+		KEKs: map[string]KEK{
+			"prod": {AzureKeyVault: &AzureKEK{
+				VaultURL: "https://v.vault.azure.net", Key: "etcd", Credential: AzureCredential{Type: "workloadIdentity"},
+				PollInterval: 5 * time.Minute, TryTimeout: 20 * time.Second, Timeout: 30 * time.Second,
+			}},
+			"plugin": {KMSv2: &KMSv2KEK{Endpoint: "unix:///run/kms.sock", Timeout: 3 * time.Second, PollInterval: time.Minute}},
+			"dev":    {Local: &LocalKEK{KeyFile: "/etc/etcdseal/kek.key"}},
+		},
+		Rules:         []Rule{{Prefix: "/registry/secrets/", KEK: "prod", Seal: true, Plaintext: "allow", OnUndecryptable: "fail"}},
+		Keyring:       Keyring{Name: "my-cluster", Store: "etcd", Prefix: "/etcdseal/"},
+		Limits:        Limits{MaxRequestBytes: 2097152, MemoryBytes: 268435456},
+		Log:           Log{Level: "info"},
+		ShutdownGrace: 5 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Parse differs (-want +got):\n%s", diff)
@@ -131,6 +173,27 @@ func TestParseReportsAllProblems(t *testing.T) {
 				t.Errorf("error differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestParseKMSv2 covers the defaults of a plugin and the forms of its socket.
+func TestParseKMSv2(t *testing.T) {
+	for given, want := range map[string]string{
+		"unix:///run/kms.sock": "unix:///run/kms.sock",
+		"unix://kms.sock":      "unix:///etc/etcdseal/kms.sock",
+		"unix://../x/kms.sock": "unix:///etc/x/kms.sock",
+		"unix:///@kms":         "unix:///@kms",
+	} {
+		text := strings.Replace(minimal, "local: {keyFile: kek.key}", "kmsV2: {endpoint: "+strconv.Quote(given)+"}", 1)
+		c, err := Parse([]byte(text), "/etc/etcdseal")
+		if err != nil {
+			t.Errorf("%s: %v", given, err)
+			continue
+		}
+		wantKEK := KEK{KMSv2: &KMSv2KEK{Endpoint: want, Timeout: 3 * time.Second, PollInterval: time.Minute}}
+		if diff := cmp.Diff(wantKEK, c.KEKs["dev"]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", given, diff)
+		}
 	}
 }
 

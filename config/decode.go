@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,7 +34,7 @@ func parseDocument(data []byte, r *report) *section {
 		if syntax := (*yaml.SyntaxError)(nil); errors.As(err, &syntax) {
 			line, text = syntax.Token.Position.Line, syntax.Message
 		}
-		r.at(line, "", "not YAML: %s", text)
+		r.at(line, "", "not YAML: %s%s", text, urlHint(data, line))
 		return nil
 	}
 	switch {
@@ -45,6 +46,16 @@ func parseDocument(data []byte, r *report) *section {
 		return nil
 	}
 	return newSection(file.Docs[0].Body, "", r)
+}
+
+// urlHint is a hint for a line that is no YAML to go-yaml, which does not take every
+// URL without quotes between brackets or braces.
+func urlHint(data []byte, line int) string {
+	lines := bytes.Split(data, []byte("\n"))
+	if line < 1 || line > len(lines) || !bytes.Contains(lines[line-1], []byte("://")) {
+		return ""
+	}
+	return "; if it is about a URL, put that in quotes"
 }
 
 // newSection reads the mapping at node, or returns nil after a report.
@@ -231,8 +242,8 @@ func readText(node ast.Node, path string, r *report, to *string) bool {
 		switch node.Type() {
 		case ast.IntegerType, ast.FloatType, ast.BoolType:
 			hint = ": put it in quotes"
-		case ast.MappingType: // as host:port is in some places
-			hint = ": if it is one text, put it in quotes"
+		case ast.MappingType: // as go-yaml takes host:port in brackets inside of braces
+			hint = ": if it is one text with a colon in it, as a URL is, put it in quotes"
 		}
 		r.kind(path, "want text, got %s%s", kind(node), hint)
 		return false

@@ -29,6 +29,7 @@ func (c *Config) read(s *section) {
 func (l *Listen) read(s *section) {
 	s.text("address", &l.Address)
 	s.flag("insecure", &l.Insecure)
+	s.texts("advertise", &l.Advertise)
 	s.sub("tls", func(s *section) {
 		s.text("certFile", &l.TLS.CertFile)
 		s.text("keyFile", &l.TLS.KeyFile)
@@ -71,7 +72,7 @@ func (c *Config) readKEKs(s *section) {
 	}
 }
 
-// providers are the fields of a KEK; the last does not work in this version.
+// providers are the fields of a KEK.
 var providers = [...]string{"local", "azureKeyVault", "kmsV2"}
 
 // read reads one KEK and sees to it that there is exactly one provider.
@@ -87,9 +88,10 @@ func (k *KEK) read(s *section) {
 		k.AzureKeyVault = defaultAzureKEK()
 		k.AzureKeyVault.read(s)
 	})
-	if _, given := s.take("kmsV2"); given {
-		s.report.add(s.join("kmsV2"), "not in this version yet: use local or azureKeyVault")
-	}
+	s.sub("kmsV2", func(s *section) {
+		k.KMSv2 = &KMSv2KEK{Timeout: DefaultKMSv2Timeout, PollInterval: DefaultKMSv2PollInterval}
+		k.KMSv2.read(s)
+	})
 	given, misspelt := 0, false
 	for _, name := range s.names {
 		if !slices.Contains(providers[:], name) {
@@ -106,8 +108,14 @@ func (k *KEK) read(s *section) {
 	}
 }
 
+func (k *KMSv2KEK) read(s *section) {
+	s.text("endpoint", &k.Endpoint)
+	s.duration("timeout", &k.Timeout, 100*time.Millisecond, 20*time.Second)
+	s.duration("pollInterval", &k.PollInterval, time.Second, time.Hour)
+}
+
 // noProvider is what is said of a KEK without any.
-const noProvider = "no provider: write local: {keyFile: kek.key}, or azureKeyVault"
+const noProvider = "no provider: write local: {keyFile: kek.key}, azureKeyVault or kmsV2"
 
 // readRules reads the rules. Without any, c.Rules stays nil, which asks validate
 // for the default.

@@ -39,8 +39,11 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, rule := range c.Rules {
 			for _, name := range append(slices.Clone(rule.RecoveryKEKs), rule.KEK) {
-				if kek := c.KEKs[name]; (kek.Local == nil) == (kek.AzureKeyVault == nil) {
+				switch k := c.KEKs[name]; {
+				case !oneProvider(k):
 					t.Errorf("rule %q has no KEK %q", rule.Prefix, name)
+				case k.KMSv2 != nil && !strings.HasPrefix(k.KMSv2.Endpoint, "unix:///"):
+					t.Errorf("KEK %q has its plugin at %q", name, k.KMSv2.Endpoint)
 				}
 			}
 			if c.Keyring.Prefix != "" && strings.HasPrefix(c.Keyring.Prefix, rule.Prefix) {
@@ -71,4 +74,15 @@ func checkProblems(t *testing.T, err error) {
 	if got, want := strings.Count(err.Error(), "\n"), len(problems.Problems); got != want {
 		t.Errorf("%d lines for %d problems:\n%v", got, want, err)
 	}
+}
+
+// oneProvider says whether a KEK has exactly one provider.
+func oneProvider(k KEK) bool {
+	n := 0
+	for _, given := range []bool{k.Local != nil, k.AzureKeyVault != nil, k.KMSv2 != nil} {
+		if given {
+			n++
+		}
+	}
+	return n == 1
 }

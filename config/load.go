@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxFileBytes is the size up to which a file is read. A real one has a few
@@ -12,9 +13,10 @@ const maxFileBytes = 64 << 10
 
 // Load reads the file at path, checks it, and checks that the files which it
 // names can be opened. Relative paths in it are relative to its own directory.
-// The error is an *Error with all problems, or says why the file could not be
-// read.
-func Load(path string) (*Config, error) {
+// methods are the full names of the gRPC methods that need no leave, since the
+// proxy knows them. The error is an *Error with all problems, or says why the
+// file could not be read.
+func Load(path string, methods ...string) (*Config, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("finding the directory of %s: %w", path, err)
@@ -23,7 +25,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading configuration: %w", err)
 	}
-	c, r := parse(data, dir)
+	c, r := parse(data, dir, methods)
 	if c != nil {
 		c.checkFiles(r)
 	}
@@ -34,10 +36,10 @@ func Load(path string) (*Config, error) {
 }
 
 // Parse checks the text of a configuration without touching any file. dir is
-// the absolute directory that relative paths start from. The error is an *Error
-// with all problems.
-func Parse(data []byte, dir string) (*Config, error) {
-	c, r := parse(data, dir)
+// the absolute directory that relative paths start from, methods are as for Load.
+// The error is an *Error with all problems.
+func Parse(data []byte, dir string, methods ...string) (*Config, error) {
+	c, r := parse(data, dir, methods)
 	if err := r.err(""); err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func Parse(data []byte, dir string) (*Config, error) {
 
 // parse reads and validates. The Config is nil if there is no document to speak
 // of, and not to be used outside the package if the report has problems.
-func parse(data []byte, dir string) (*Config, *report) {
+func parse(data []byte, dir string, methods []string) (*Config, *report) {
 	r := &report{lines: map[string]int{}, unread: map[string]bool{}}
 	if len(data) > maxFileBytes {
 		r.at(0, "", "%d bytes: more than %d are not read", len(data), maxFileBytes)
@@ -60,7 +62,7 @@ func parse(data []byte, dir string) (*Config, *report) {
 	c.read(top)
 	top.close()
 	c.resolve(dir)
-	c.validate(r)
+	c.validate(r, methods)
 	return c, r
 }
 
@@ -86,6 +88,11 @@ func (c *Config) resolve(dir string) {
 	c.Listen.Address = resolveAddress(c.Listen.Address, dir)
 	for i := range c.Etcd.Endpoints {
 		c.Etcd.Endpoints[i] = resolveAddress(c.Etcd.Endpoints[i], dir)
+	}
+	for _, kek := range c.KEKs {
+		if kek.KMSv2 != nil && !strings.HasPrefix(kek.KMSv2.Endpoint, unixScheme+"@") { // which checkPlugin refuses
+			kek.KMSv2.Endpoint = resolveAddress(kek.KMSv2.Endpoint, dir)
+		}
 	}
 	for _, file := range c.files() {
 		if *file.name != "" && !filepath.IsAbs(*file.name) {

@@ -15,34 +15,60 @@ const nameFormText = "want 1 to 128 of the characters A-Z, a-z, 0-9, dot, unders
 
 // validate reports what is missing or contradictory and fills in the defaults
 // that depend on other fields.
-func (c *Config) validate(r *report) {
+func (c *Config) validate(r *report, methods []string) {
 	c.Listen.validate(r)
 	c.validateAdmin(r)
 	c.Etcd.validate(r)
 	if len(c.KEKs) == 0 {
 		r.missing("keks", "name at least one, as in dev: {local: {keyFile: kek.key}}")
 	}
+	c.validateKEKs(r)
 	c.Keyring.validate(r)
 	c.validateRules(r)
-	c.validateMethods(r)
+	c.validateMethods(r, methods)
+}
+
+func (c *Config) validateKEKs(r *report) {
+	for _, name := range c.kekNames() {
+		plugin, path := c.KEKs[name].KMSv2, "keks."+name+".kmsV2.endpoint"
+		if plugin == nil {
+			continue
+		}
+		if plugin.Endpoint == "" {
+			r.missing(path, "name the plugin's socket, as in unix:///run/kms.sock")
+		} else if wrong := checkPlugin(plugin.Endpoint); wrong != "" {
+			r.add(path, "%s", wrong)
+		}
+	}
 }
 
 // methodForm is the form of a gRPC method's full name: escapes and queries, by
 // which a known method would go by another name, do not fit it.
 var methodForm = regexp.MustCompile(`^/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*$`)
 
-func (c *Config) validateMethods(r *report) {
+// validateMethods reports methods that cannot be allowed; known ones need not be.
+func (c *Config) validateMethods(r *report, known []string) {
 	for i, method := range c.AllowMethods {
 		path := index("allowMethods", i)
 		if !methodForm.MatchString(method) {
 			r.add(path, "want the exact full name of a method, as in /etcdserverpb.KV/Example")
 		} else if slices.Contains(c.AllowMethods[:i], method) {
 			r.add(path, "given twice: keep one")
+		} else if slices.Contains(known, method) {
+			r.add(path, "etcdseal knows %s and treats it by the rules, which nothing here can change: leave it out", method)
 		}
 	}
 }
 
 func (l *Listen) validate(r *report) {
+	for i, url := range l.Advertise {
+		path := index("listen.advertise", i)
+		if wrong := checkEndpoint(url); wrong != "" {
+			r.add(path, "%s", wrong)
+		} else if slices.Contains(l.Advertise[:i], url) {
+			r.add(path, "given twice: keep one")
+		}
+	}
 	hasTLS := l.TLS.CertFile != "" || l.TLS.KeyFile != "" || l.TLS.ClientCAFile != "" || len(l.TLS.AllowedNames) > 0
 	if l.Address == "" {
 		r.missing("listen.address", "write host:port or unix:// and a path, as in 127.0.0.1:2379")

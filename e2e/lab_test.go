@@ -38,6 +38,9 @@ var (
 		return binaries.Build(context.Background(), os.Stderr,
 			binaries.Etcd, binaries.Etcdctl, binaries.Etcdutl, binaries.KubeAPIServer)
 	})
+	buildOldEtcds = sync.OnceValues(func() (string, error) {
+		return binaries.Build(context.Background(), os.Stderr, binaries.Etcd36, binaries.Etcd35)
+	})
 	buildEtcdseal = sync.OnceValues(func() (string, error) {
 		return binaries.Build(context.Background(), os.Stderr, binaries.Etcdseal)
 	})
@@ -59,6 +62,17 @@ type lab struct {
 // newLab starts an etcd, with mutual TLS if secure is set.
 func newLab(t *testing.T, secure bool) *lab {
 	t.Helper()
+	return newVersionLab(t, "", secure)
+}
+
+// newVersionLab is newLab with an earlier version of etcd; empty means the newest.
+func newVersionLab(t *testing.T, version string, secure bool) *lab {
+	t.Helper()
+	if version != "" {
+		if _, err := buildOldEtcds(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	folder, err := buildOthers()
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +87,7 @@ func newLab(t *testing.T, secure bool) *lab {
 		t.Fatalf("making marker: %v", err)
 	}
 	l.marker = "e2e-plaintext-" + hex.EncodeToString(random)
-	cfg := etcd.Config{Binaries: folder}
+	cfg := etcd.Config{Binaries: folder, Version: version}
 	if secure {
 		cfg.Authority = l.authority
 	}

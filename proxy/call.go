@@ -27,6 +27,8 @@ type call struct {
 	ahead   progress
 	asked   bool // the request was passed on
 	writes  bool // and may have changed something
+	helped  bool // it takes other calls
+	caller  caller
 }
 
 // progress is how far a response has been opened while it comes in.
@@ -111,8 +113,12 @@ func (c *call) Rewrite(d relay.Direction, msg, lent []byte) relay.Verdict {
 
 // Wait implements relay.Codec.
 func (c *call) Wait(ctx context.Context, d relay.Direction, msg []byte) relay.Verdict {
-	defer c.session.metrics.parked(time.Now())
-	return c.rewrite(ctx, d, msg, nil)
+	began := time.Now()
+	v := c.rewrite(ctx, d, msg, nil)
+	if d == relay.Response || !c.helped {
+		c.session.metrics.parked(began)
+	}
+	return v
 }
 
 // Lane implements relay.Codec: a call's messages stay in order.
@@ -139,19 +145,21 @@ func refuse(st *relay.Status) relay.Verdict { return relay.Verdict{Action: relay
 
 // request guards and seals one request. The error is errWait or nil.
 func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay.Verdict, error) {
-	if c.asked && !c.method.ClientStreams {
-		return refuse(&relay.Status{Code: codes.Internal, Message: secondRequest}), nil
-	}
 	scan := &w.scan
 	switch err := scan.Parse(c.method.Request, msg); {
 	case errors.Is(err, wire.ErrTooManyOps):
 		return refuse(&relay.Status{Code: codes.InvalidArgument, Message: "etcdserver: too many operations in txn request"}), nil
 	case err != nil:
-		return refuse(&relay.Status{Code: codes.Internal, Message: c.method.MalformedText()}), nil
+		return relay.Verdict{Msg: unreadable()}, nil
+	case c.asked && !c.method.ClientStreams:
+		return relay.Verdict{}, nil // an empty one: etcd says, or does not, that it is one too many
 	}
-	shows, st := c.guard(scan.Ops)
+	asks, st := c.guard(scan.Ops)
 	if st != nil {
 		return refuse(st), nil
+	}
+	if c.helped = asks.help; asks.help {
+		return c.help(ctx, w, asks.whole)
 	}
 	found, st, err := c.choose(ctx, w)
 	if err != nil {
@@ -167,11 +175,24 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 		c.session.metrics.sealed(w.bytes)
 	}
 	c.asked = true
-	return relay.Verdict{Msg: out, Untouched: !shows && !found}, nil
+	return relay.Verdict{Msg: out, Untouched: c.method.Response == wire.NoMessage || !asks.shows && !found}, nil
 }
 
-// secondRequest is etcd's own answer to two messages on a call that takes one.
-const secondRequest = "cardinality violation: received multiple request messages for non-client-streaming RPC"
+// help sees to a request that takes other calls. The error is errWait or nil.
+func (c *call) help(ctx context.Context, w *scratch, whole bool) (relay.Verdict, error) {
+	switch {
+	case ctx == nil:
+		return relay.Verdict{}, errWait
+	case c.method.Request == wire.CampaignRequest:
+		return c.campaign(ctx, w, w.scan.Msg), nil
+	}
+	return c.assist(ctx, w.scan.Msg, whole), nil
+}
+
+// unreadable is a message that nobody can read: half a field's tag. It goes to etcd in
+// place of one that cannot be read, so that etcd answers as its version does, and never
+// gets what was not looked at.
+func unreadable() []byte { return []byte{0xff} }
 
 // choose finds the key of every value that is to be sealed. The error is errWait
 // or nil.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,8 @@ type metrics struct {
 	deks                         *prometheus.CounterVec
 	recordsLost, recordsRestored prometheus.Counter
 	waits                        prometheus.Histogram
+	assisted, assistRetries      prometheus.Counter
+	requests                     *prometheus.CounterVec
 }
 
 // methodMetrics are those of one method, looked up once.
@@ -62,6 +65,8 @@ func (m *metrics) init() {
 	m.openedBytes = m.counter("opened_bytes_total", "Plaintext bytes that were opened.")
 	m.openFailures = m.counter("open_failures_total", "Values that could not be opened.")
 	m.watchCancels = m.counter("watches_cancelled_total", "Watches that were cancelled since an event could not be opened.")
+	m.assisted = m.counter("assisted_calls_total", "Calls that were answered by means of other calls: comparing and sorting by value.")
+	m.assistRetries = m.counter("assisted_retries_total", "Tries of those after the first, since compared keys had changed meanwhile.")
 	m.cacheHits = m.counter("dek_cache_hits_total", "DEKs that were wanted for opening and at hand.")
 	m.cacheMisses = m.counter("dek_cache_misses_total", "DEKs that were wanted for opening and had to be unwrapped.")
 	m.kekCalls = m.counters("kek_calls_total", "Calls to a KEK, by result class.", "kek", "op", "class")
@@ -71,6 +76,7 @@ func (m *metrics) init() {
 	m.recordsRestored = m.counter("keyring_records_restored_total", "Records that this process put back.")
 	m.waits = prometheus.NewHistogram(m.histogramOpts("message_wait_seconds", "How long messages waited for a key."))
 	m.all = append(m.all, m.waits)
+	m.requests = m.counters("http_requests_total", "HTTP requests without gRPC that were answered, by what they asked for and the answer's status.", "api", "status")
 	m.methods = map[string]*methodMetrics{otherMethod: m.method(otherMethod)}
 	for _, method := range wire.Methods() {
 		m.methods[method.Path] = m.method(method.Path)
@@ -152,6 +158,11 @@ func (m *metrics) opened(bytes int)    { m.openedBytes.Add(float64(bytes)) }
 func (m *metrics) failed()             { m.openFailures.Inc() }
 func (m *metrics) watchCancelled()     { m.watchCancels.Inc() }
 func (m *metrics) parked(at time.Time) { m.waits.Observe(time.Since(at).Seconds()) }
+
+// answeredHTTP counts a request without gRPC. Both labels are from closed sets.
+func (m *metrics) answeredHTTP(api string, status int) {
+	m.requests.WithLabelValues(api, http.StatusText(status)).Inc()
+}
 
 // CacheHit implements dek.Observer.
 func (m *metrics) CacheHit() { m.cacheHits.Inc() }

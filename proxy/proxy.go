@@ -60,6 +60,9 @@ type Config struct {
 	// AllowMethods are paths of gRPC methods that etcd does not have and that
 	// are forwarded untouched all the same.
 	AllowMethods []string
+	// Advertise, if not empty, is what lists of members name in place of their
+	// client URLs.
+	Advertise []string
 	// ShutdownGrace is how long calls in flight may go on when Serve's context
 	// ends; 0 cuts them off.
 	ShutdownGrace time.Duration
@@ -78,6 +81,7 @@ type Server struct {
 	rules      atomic.Pointer[Rules]
 	maxRequest int
 	allowed    map[string]bool
+	advertise  []string
 	grace      time.Duration
 	metrics    *metrics
 	logger     *slog.Logger
@@ -86,11 +90,14 @@ type Server struct {
 	ctx    context.Context // ends when connections are to be cut
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards pairs and closing
-	pairs   map[*relay.Pair]bool
-	closing bool
-	conns   sync.WaitGroup
+	mu      sync.Mutex // guards what group says
+	clients group      // clients' connections
+	loops   group      // connections to the server itself, which clients' calls may need
+	web     *web
 	gaveUp  atomic.Int64 // when a connection was last given up, Unix nanoseconds
+	cutOff  atomic.Bool  // the last try to connect to etcd failed
+
+	wholeReads chan struct{} // has an element for each assisted call under way that reads whole key ranges
 }
 
 // New returns a server that does not serve yet.
@@ -109,8 +116,8 @@ func New(c Config) *Server {
 	}
 	s := &Server{
 		listener: c.Listener, upstream: c.Upstream, keyring: c.Keyring,
-		maxRequest: c.MaxRequest, allowed: map[string]bool{}, grace: c.ShutdownGrace,
-		metrics: &c.Metrics.metrics, logger: c.Logger, pairs: map[*relay.Pair]bool{},
+		maxRequest: c.MaxRequest, allowed: map[string]bool{}, advertise: c.Advertise, grace: c.ShutdownGrace,
+		metrics: &c.Metrics.metrics, logger: c.Logger, wholeReads: make(chan struct{}, wholeReads),
 	}
 	if c.Reserved != "" {
 		s.reserved = []byte(c.Reserved)
@@ -124,6 +131,7 @@ func New(c Config) *Server {
 	}
 	s.rules.Store(c.Rules)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.web = newWeb(s, c)
 	return s
 }
 
@@ -138,6 +146,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.cancel()
 	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
 	defer stop()
+	s.web.start()
 	for {
 		conn, err := s.listener.Accept()
 		if err != nil {
@@ -147,7 +156,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 			return err
 		}
-		s.conns.Go(func() { s.serve(conn) })
+		s.clients.conns.Go(func() { s.serve(conn) })
 	}
 }
 
@@ -162,17 +171,17 @@ func (s *Server) mayGiveUp() bool {
 	return now-last >= int64(giveUpEvery) && s.gaveUp.CompareAndSwap(last, now)
 }
 
-// shutdown ends all connections, those without calls in flight at once.
+// shutdown ends all connections, those without calls in flight at once, and those to
+// the server itself last.
 func (s *Server) shutdown() {
-	s.mu.Lock()
-	s.closing = true
-	for p := range s.pairs {
-		go p.Shutdown()
-	}
-	s.mu.Unlock()
 	cut := time.AfterFunc(s.grace, s.cancel)
 	defer cut.Stop()
-	s.conns.Wait()
+	s.close(&s.clients)
+	s.web.shutdown()
+	s.clients.conns.Wait()
+	s.web.close()
+	s.close(&s.loops)
+	s.loops.conns.Wait()
 }
 
 // serve carries one client's connection.
@@ -188,54 +197,67 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	defer conn.Close()
 	if protocol == listen.ProtocolHTTP1 {
-		answerHTTP1(conn)
+		s.web.serve(conn, nil)
 		return
 	}
-	client, _, err := relay.ReadPreface(conn, prefaceTime)
-	if errors.Is(err, relay.ErrNotHTTP2) {
-		answerHTTP1(conn)
+	client, read, err := relay.ReadPreface(conn, prefaceTime)
+	if errors.Is(err, relay.ErrNotHTTP2) && protocol == "" {
+		if read, ok := readHTTP1(conn, read); ok {
+			s.web.serve(conn, read)
+		}
 		return
 	}
 	if err != nil {
 		return
 	}
-	s.carry(client, s.relay, s.upstream.Dial)
+	s.carry(&s.clients, client, s.relay, s.upstream.Dial, loop{})
 }
 
 // carry connects a client to etcd and carries what they say until either ends.
-func (s *Server) carry(client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error)) {
+func (s *Server) carry(g *group, client *relay.Client, cfg relay.Config, dial func(context.Context) (*upstream.Conn, error), l loop) {
 	up, err := dial(s.ctx)
+	s.noteDial(err)
 	if err != nil {
-		s.logger.Warn("no connection to etcd", "error", err.Error())
 		return
 	}
 	defer up.Close()
-	s.pair(cfg, client, up)
+	s.pair(g, cfg, client, up, l)
+}
+
+// noteDial logs at Warn that etcd cannot be connected to, once until it can be again: a
+// client may try many times a second.
+func (s *Server) noteDial(err error) {
+	switch {
+	case s.ctx.Err() != nil:
+	case err == nil:
+		if s.cutOff.Load() && s.cutOff.Swap(false) {
+			s.logger.Info("connected to etcd again")
+		}
+	case !s.cutOff.Swap(true):
+		s.logger.Warn("no connection to etcd, clients are turned away until there is one", "error", err.Error())
+	default:
+		s.logger.Debug("no connection to etcd", "error", err.Error())
+	}
 }
 
 // pair runs a pair until it ends.
-func (s *Server) pair(cfg relay.Config, client *relay.Client, up *upstream.Conn) {
-	p := relay.New(cfg, newSession(s, up.Endpoint()), client, up.Conn)
-	s.mu.Lock()
-	s.pairs[p] = true
-	closing := s.closing
-	s.mu.Unlock()
+func (s *Server) pair(g *group, cfg relay.Config, client *relay.Client, up *upstream.Conn, l loop) {
+	session := newSession(s, up.Endpoint())
+	session.loop = l
+	defer session.close()
+	p := relay.New(cfg, session, client, up.Conn)
+	s.add(g, p)
 	ended := make(chan struct{})
-	s.conns.Go(func() {
+	g.conns.Go(func() {
 		select {
 		case <-up.Drain():
 			p.Shutdown()
 		case <-ended:
 		}
 	})
-	if closing {
-		p.Shutdown()
-	}
 	err := p.Run(s.ctx)
 	close(ended)
-	s.mu.Lock()
-	delete(s.pairs, p)
-	s.mu.Unlock()
+	s.remove(g, p)
 	if errors.Is(err, relay.ErrSilent) || errors.Is(err, relay.ErrNoSettings) {
 		up.Suspect(err.Error())
 	}
@@ -257,10 +279,4 @@ func (s *Server) forgetToken(token string) {
 	if token != "" {
 		s.upstream.Invalidate(token)
 	}
-}
-
-// answerHTTP1 answers a client that does not speak HTTP/2.
-func answerHTTP1(conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = conn.Write([]byte("HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + notGRPC))
 }

@@ -2,7 +2,9 @@ package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
 	"github.com/etcdseal/etcdseal/crypto/dek/etcdstore"
@@ -41,30 +44,51 @@ type lab struct {
 // setup changes how a lab is made. The zero value seals sealedPrefix with a
 // local KEK.
 type setup struct {
-	etcdURL string // of an etcd that runs already
-	rule    proxy.Rule
-	open    bool // do not seal
-	kek     *kektest.Fake
-	keyFile string
-	allow   []string
+	etcdURL   string // of an etcd that runs already
+	upstream  string // where the proxy finds it, if elsewhere
+	still     bool   // the keyring does not run: it hears of nothing by itself
+	store     func(dek.Store) dek.Store
+	logger    *slog.Logger
+	rule      proxy.Rule
+	open      bool // do not seal
+	kek       *kektest.Fake
+	keyFile   string
+	allow     []string
+	listen    listen.Config // without an address: plain TCP
+	advertise []string
 }
 
 func newLab(t testing.TB, s setup) *lab {
+	t.Helper()
+	l := newLabWithoutClient(t, s)
+	l.client = dial(t, l.address)
+	return l
+}
+
+// newLabWithoutClient is for listeners that a plain client cannot connect to.
+func newLabWithoutClient(t testing.TB, s setup) *lab {
 	t.Helper()
 	l := &lab{etcdURL: s.etcdURL, fakeKEK: s.kek}
 	if l.etcdURL == "" {
 		l.etcdURL = startEtcd(t)
 	}
-	store, err := etcdstore.Dial(etcdstore.Config{Endpoints: []string{l.etcdURL}})
+	etcd, err := etcdstore.Dial(etcdstore.Config{Endpoints: []string{l.etcdURL}})
 	must(t, err)
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() { etcd.Close() })
+	var store dek.Store = etcd
+	if s.store != nil {
+		store = s.store(store)
+	}
 	l.keyring, err = dek.New(dek.Config{Store: store, Keyring: "test", KEKs: map[string]kek.KEK{"k": testKEK(t, s)}})
 	must(t, err)
 	t.Cleanup(l.keyring.Close)
-	pool, err := upstream.New(upstream.Config{Endpoints: []string{l.etcdURL}})
+	pool, err := upstream.New(upstream.Config{Endpoints: []string{cmp.Or(s.upstream, l.etcdURL)}})
 	must(t, err)
 	t.Cleanup(func() { pool.Close() })
-	ln, err := listen.Open(t.Context(), listen.Config{Address: "127.0.0.1:0", Insecure: true})
+	if s.listen.Address == "" {
+		s.listen = listen.Config{Address: "127.0.0.1:0", Insecure: true}
+	}
+	ln, err := listen.Open(t.Context(), s.listen)
 	must(t, err)
 	l.address = ln.Addr().String()
 	metrics := proxy.NewMetrics()
@@ -72,10 +96,11 @@ func newLab(t testing.TB, s setup) *lab {
 	l.metrics.MustRegister(metrics)
 	l.server = proxy.New(proxy.Config{
 		Listener: ln, Upstream: pool, Keyring: l.keyring, Reserved: etcdstore.DefaultPrefix,
-		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, ShutdownGrace: 5 * time.Second,
+		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, Advertise: s.advertise, ShutdownGrace: 5 * time.Second,
+		Logger: s.logger,
 	})
-	l.run(t, pool)
-	l.direct, l.client = dial(t, l.etcdURL), dial(t, l.address)
+	l.run(t, pool, s.still)
+	l.direct = dial(t, l.etcdURL)
 	return l
 }
 
@@ -105,10 +130,14 @@ func (l *lab) rules(t testing.TB, s setup) *proxy.Rules {
 }
 
 // run starts everything that runs, and ends it with the test.
-func (l *lab) run(t testing.TB, pool *upstream.Pool) {
+func (l *lab) run(t testing.TB, pool *upstream.Pool, still bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done []chan error
-	for _, f := range []func(context.Context) error{pool.Run, l.keyring.Run, l.server.Serve} {
+	parts := []func(context.Context) error{pool.Run, l.server.Serve}
+	if !still {
+		parts = append(parts, l.keyring.Run)
+	}
+	for _, f := range parts {
 		ended := make(chan error, 1)
 		done = append(done, ended)
 		go func() { ended <- f(ctx) }()
@@ -125,12 +154,18 @@ func (l *lab) run(t testing.TB, pool *upstream.Pool) {
 	t.Cleanup(l.shutdown)
 }
 
-func startEtcd(t testing.TB) string {
+func startEtcd(t testing.TB) string { t.Helper(); return startEtcdWith(t, nil) }
+
+// startEtcdWith is startEtcd with services of the test's own, or a look at etcd's, and
+// with more options of its gRPC server.
+func startEtcdWith(t testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) string {
 	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = t.TempDir()
 	cfg.LogLevel = "fatal"
 	cfg.UnsafeNoFsync = true
+	cfg.GRPCAdditionalServerOptions = options
+	cfg.ServiceRegister = register
 	u, _ := url.Parse("http://127.0.0.1:0")
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*u}, []url.URL{*u}

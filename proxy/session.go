@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -30,6 +32,7 @@ type session struct {
 	server   *Server
 	metrics  *metrics
 	endpoint string // of etcd, where the connection leads
+	loop     loop   // if it is the server's with itself
 	drain    func()
 
 	checked  atomic.Int32 // the outcome of the check
@@ -37,6 +40,9 @@ type session struct {
 	done     chan struct{}
 	cluster  atomic.Uint64 // as the check saw it, 0 while unknown
 	revision atomic.Int64  // highest seen in an answer
+
+	innerMu    sync.Mutex // guards innerConns
+	innerConns [innerKinds]*grpc.ClientConn
 }
 
 // The outcomes of a session's check.
@@ -97,11 +103,17 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 	}
 	s.cluster.Store(found.cluster)
 	s.raise(found.revision)
-	if err := s.sameCluster(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
 	defer cancel()
+	if s.sameCluster() != nil {
+		// The keyring may not have noticed yet that etcd was restored.
+		if _, err := s.server.keyring.Locate(ctx); err != nil {
+			return err
+		}
+		if err := s.sameCluster(); err != nil {
+			return err
+		}
+	}
 	for i, there := range found.present {
 		if there {
 			continue
@@ -120,7 +132,8 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 func (s *session) sameCluster() error {
 	here, keyring := s.cluster.Load(), s.server.keyring.ClusterID()
 	if here != 0 && keyring != 0 && here != keyring {
-		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring is in %x: etcd.endpoints must name one cluster", here, keyring)
+		return fmt.Errorf("this connection leads to the etcd cluster %x, the keyring's to %x: either etcd was restored or replaced and one of them still leads to the old one, "+
+			"or etcd.endpoints names members of more than one cluster", here, keyring)
 	}
 	return nil
 }
@@ -160,6 +173,7 @@ func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope
 		}
 	}
 	if err := s.sameCluster(); err != nil {
+		s.giveUp(err)
 		return nil, err
 	}
 	if key, ok := sealer.TryKey(); ok {
@@ -192,11 +206,16 @@ func (s *session) awaitCheck(ctx context.Context) error {
 	if err == nil {
 		err = errMoved
 	}
+	s.giveUp(err)
+	return err
+}
+
+// giveUp has the client connect anew, if it is time for that.
+func (s *session) giveUp(err error) {
 	if s.server.mayGiveUp() {
 		s.server.logger.Warn("giving up a connection on which nothing can be sealed", "error", err.Error())
 		s.drain()
 	}
-	return err
 }
 
 // openingKey returns the key of a DEK id, likewise.
@@ -224,8 +243,11 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		}
 	}
 	subtype, isGRPC := strings.CutPrefix(contentType, "application/grpc")
-	if method != "POST" || !isGRPC || subtype != "" && subtype[0] != '+' && subtype[0] != ';' {
-		return relay.Route{HTTPStatus: 501, HTTPBody: notGRPC, Method: otherMethod}
+	switch {
+	case !isGRPC:
+		return s.server.web.route(path)
+	case method != "POST" || subtype != "" && subtype[0] != '+' && subtype[0] != ';':
+		return relay.Route{HTTPStatus: 415, HTTPBody: notGRPC, Method: otherMethod}
 	}
 	m, known := wire.Lookup(path)
 	if !known {
@@ -235,7 +257,8 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		return relay.Route{Refuse: unknownMethod(path), Method: otherMethod}
 	}
 	r := relay.Route{Method: m.Path, Long: m.ClientStreams || m.Response == wire.LeaderResponse && m.ServerStreams}
-	if m.Class == wire.Passed {
+	listsMembers := s.server.advertise != nil && memberLists[m.Path] != nil
+	if m.Class == wire.Passed && !listsMembers {
 		return r
 	}
 	if subtype != "" && subtype != "+proto" {
@@ -243,15 +266,31 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 		return r
 	}
 	r.MaxRequest = s.server.maxRequest
-	if m.Request == wire.WatchRequest {
+	switch {
+	case listsMembers:
+		r.Codec = &members{session: s, method: m}
+	case m.Request == wire.WatchRequest:
 		r.Codec = &watch{session: s}
-	} else {
-		r.Codec = &call{session: s, rules: s.server.rules.Load(), method: m}
+	default:
+		r.Codec = s.newCall(m, fields)
 	}
 	return r
 }
 
-const notGRPC = "etcdseal: only gRPC is served on this address\n"
+// newCall returns the codec of a call. Only some can need other calls.
+func (s *session) newCall(m wire.Method, fields []hpack.HeaderField) *call {
+	c := &call{session: s, method: m}
+	if !s.loop.raw {
+		c.rules = s.server.rules.Load()
+	}
+	switch {
+	case m.Request == wire.TxnRequest, m.Request == wire.CampaignRequest, m.Response == wire.RangeResponse:
+		c.caller.keep(fields)
+	}
+	return c
+}
+
+const notGRPC = "etcdseal: this is no gRPC request that etcd takes\n"
 
 // unknownMethod answers as etcd does.
 func unknownMethod(path string) *relay.Status {

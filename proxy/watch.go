@@ -59,7 +59,7 @@ func (c *watch) rewrite(ctx context.Context, d relay.Direction, msg []byte) rela
 	defer w.release()
 	if d == relay.Request {
 		if err := w.scan.Parse(wire.WatchRequest, msg); err != nil {
-			return refuse(&relay.Status{Code: codes.Internal, Message: watchMethod.MalformedText()})
+			return relay.Verdict{Msg: unreadable()}
 		}
 		return relay.Verdict{Msg: w.scan.Msg}
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/etcdseal/etcdseal/proxy/upstream"
 )
 
-// readyFor is how long an answer of /readyz is given again. Short, so that who
-// waits for the start learns of it soon.
+// readyFor is how long /readyz says "ready" again without asking. Short, so that
+// who watches it learns soon that something is wrong.
 const readyFor = 250 * time.Millisecond
 
 // daemon is a proxy with everything that it needs.
@@ -34,6 +34,7 @@ type daemon struct {
 	remote   []kek.KEK // those that are not on this machine
 	store    dek.Store
 	keyring  *dek.Manager
+	sealers  []*dek.Sealer // of the rules in force; after the start only reload changes it
 	upstream *upstream.Pool
 	listener *listen.Listener
 	proxy    *proxy.Server
@@ -113,10 +114,11 @@ func (d *daemon) openListener(ctx context.Context) error {
 }
 
 func (d *daemon) openProxy(context.Context) error {
-	rules, err := d.rules(d.config)
+	rules, sealers, err := d.rules(d.config)
 	if err != nil {
 		return err
 	}
+	d.use(sealers)
 	d.proxy = proxy.New(proxy.Config{
 		Listener:      d.listener,
 		Upstream:      d.upstream,
@@ -127,6 +129,7 @@ func (d *daemon) openProxy(context.Context) error {
 		MaxRequest:    d.config.Limits.MaxRequestBytes,
 		Memory:        int64(d.config.Limits.MemoryBytes),
 		AllowMethods:  d.config.AllowMethods,
+		Advertise:     d.config.Listen.Advertise,
 		ShutdownGrace: d.config.ShutdownGrace,
 		Metrics:       d.metrics,
 		Logger:        d.logger,
@@ -134,8 +137,9 @@ func (d *daemon) openProxy(context.Context) error {
 	return nil
 }
 
-// rules turns the configuration's rules into the proxy's.
-func (d *daemon) rules(cfg *config.Config) (*proxy.Rules, error) {
+// rules turns the configuration's rules into the proxy's, and returns the sealers
+// that they need.
+func (d *daemon) rules(cfg *config.Config) (_ *proxy.Rules, sealers []*dek.Sealer, _ error) {
 	var rules []proxy.Rule
 	for _, r := range cfg.Rules {
 		rule := proxy.Rule{
@@ -146,13 +150,21 @@ func (d *daemon) rules(cfg *config.Config) (*proxy.Rules, error) {
 		if r.Seal {
 			sealer, err := d.keyring.Sealer(r.KEK, r.RecoveryKEKs)
 			if err != nil {
-				return nil, fmt.Errorf("making rule for %q: %w", r.Prefix, err)
+				return nil, nil, fmt.Errorf("making rule for %q: %w", r.Prefix, err)
 			}
 			rule.Sealer = sealer
+			sealers = append(sealers, sealer)
 		}
 		rules = append(rules, rule)
 	}
-	return proxy.NewRules(rules), nil
+	return proxy.NewRules(rules), sealers, nil
+}
+
+// use makes readiness and metrics show the sealers that the rules need, and no
+// others.
+func (d *daemon) use(sealers []*dek.Sealer) {
+	d.sealers = sealers
+	d.keyring.Use(sealers...)
 }
 
 func (d *daemon) openAdmin(ctx context.Context) error {
@@ -164,7 +176,7 @@ func (d *daemon) openAdmin(ctx context.Context) error {
 		Address: d.config.Admin.Address,
 		Checks: []admin.Check{
 			{Name: "etcd", Ready: d.upstream.Ready},
-			{Name: "keyring", Ready: d.keyring.Ready},
+			{Name: "keyring", Ready: d.keyringReady},
 			{Name: "shutdown", Ready: d.notStopping},
 		},
 		CacheFor: readyFor,
@@ -176,6 +188,16 @@ func (d *daemon) openAdmin(ctx context.Context) error {
 	}
 	d.admin = server
 	return nil
+}
+
+// keyringReady is the part of readiness that takes a data key to seal with. While
+// etcd is known to be away, a keyring in it is not asked: it would not answer
+// before the time for all checks is up.
+func (d *daemon) keyringReady(ctx context.Context) error {
+	if d.config.Keyring.Store == config.StoreEtcd && d.upstream.Ready(ctx) != nil {
+		return errors.New("not asked, since it is in etcd")
+	}
+	return d.keyring.Ready(ctx)
 }
 
 // notStopping is the part of readiness that sends new clients elsewhere while

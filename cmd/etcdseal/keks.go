@@ -14,53 +14,62 @@ import (
 	"github.com/etcdseal/etcdseal/config"
 	"github.com/etcdseal/etcdseal/kek"
 	"github.com/etcdseal/etcdseal/kek/azure"
+	"github.com/etcdseal/etcdseal/kek/kmsv2"
 	"github.com/etcdseal/etcdseal/kek/local"
 )
 
-// openKEKs opens all KEKs and reports every one that cannot be used. It waits for
-// nobody: a KEK that is somewhere else may be down, and those who do not need it
-// are not to notice.
+// openKEKs opens all KEKs and reports every one that cannot be used. One that can and
+// does not answer is not among them: it may come. Key Vault is not waited for at all.
 func (d *daemon) openKEKs(ctx context.Context) error {
 	d.keks = map[string]kek.KEK{}
 	var errs []error
 	for name, c := range d.config.KEKs {
-		opened, err := d.openKEK(ctx, name, c)
+		opened, provider, err := d.openKEK(name, c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("opening KEK %q: %w", name, err))
 			continue
 		}
 		d.keks[name] = opened
 		d.onClose(opened.Close)
+		if c.AzureKeyVault != nil {
+			d.logger.Info("KEK opened", "kek", name, "provider", provider, "vault", c.AzureKeyVault.VaultURL, "key", c.AzureKeyVault.Key)
+			d.remote = append(d.remote, opened)
+			continue
+		}
+		version, err := opened.Version(ctx)
+		if err != nil {
+			d.logger.Warn("KEK does not answer, what needs it waits", "kek", name, "provider", provider, "error", err.Error())
+			continue
+		}
+		d.logger.Info("KEK opened", "kek", name, "provider", provider, "keyVersion", version)
 	}
 	return errors.Join(errs...)
 }
 
-// openKEK opens one KEK.
-func (d *daemon) openKEK(ctx context.Context, name string, c config.KEK) (kek.KEK, error) {
-	if c.AzureKeyVault != nil {
+// openKEK opens one KEK and names its provider.
+func (d *daemon) openKEK(name string, c config.KEK) (opened kek.KEK, provider string, err error) {
+	switch {
+	case c.AzureKeyVault != nil:
 		settings, err := azureConfig(name, c.AzureKeyVault)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		settings.Logger = d.logger
-		opened, err := azure.New(settings)
-		if err != nil {
-			return nil, err
-		}
-		d.remote = append(d.remote, opened)
-		d.logger.Info("KEK opened", "kek", name, "provider", "azureKeyVault", "vault", settings.VaultURL, "key", settings.Key)
-		return opened, nil
+		opened, err = azure.New(settings)
+		return opened, "azureKeyVault", err
+	case c.KMSv2 != nil:
+		opened, err = kmsv2.New(kmsv2.Config{
+			Name:         name,
+			Endpoint:     c.KMSv2.Endpoint,
+			Timeout:      c.KMSv2.Timeout,
+			PollInterval: c.KMSv2.PollInterval,
+			Logger:       d.logger,
+		})
+		return opened, "kmsV2", err
+	default:
+		opened, err = local.New(local.Config{Name: name, KeyFile: c.Local.KeyFile})
+		return opened, "local", err
 	}
-	opened, err := local.New(local.Config{Name: name, KeyFile: c.Local.KeyFile})
-	if err != nil {
-		return nil, err
-	}
-	version, err := opened.Version(ctx)
-	if err != nil {
-		return nil, errors.Join(err, opened.Close())
-	}
-	d.logger.Info("KEK opened", "kek", name, "provider", "local", "keyVersion", version)
-	return opened, nil
 }
 
 // azureConfig turns the configuration's KEK into the package's. What the webhook of
@@ -112,14 +121,14 @@ func azureConfig(name string, c *config.AzureKEK) (azure.Config, error) {
 	return settings, nil
 }
 
-// greetKEKs asks the KEKs that are somewhere else for their versions, so that the
-// log says at the start whether they answer, and the first DEK finds them logged in.
+// greetKEKs asks the KEKs that are not waited for at the start for their versions, so
+// that the log says soon whether they answer, and the first DEK finds them logged in.
 func (d *daemon) greetKEKs(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, k := range d.remote {
 		all.Go(func() {
 			if _, err := k.Version(ctx); err != nil && ctx.Err() == nil {
-				d.logger.Warn("a KEK does not do what it should; values that need it cannot be sealed or opened until it does", "error", err.Error())
+				d.logger.Warn("KEK does not answer, what needs it waits", "provider", "azureKeyVault", "error", err.Error())
 			}
 		})
 	}

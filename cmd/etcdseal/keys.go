@@ -17,7 +17,7 @@ func (d *daemon) openKeyring(context.Context) error {
 		return err
 	}
 	defer clear(authKey)
-	if d.store, err = openStore(d.config, d.upstream.Credentials()); err != nil {
+	if d.store, err = openStore(d.config, d.upstream); err != nil {
 		return err
 	}
 	d.onClose(d.store.Close)

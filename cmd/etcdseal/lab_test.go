@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -33,13 +34,14 @@ type labKey struct{}
 
 // lab is what one script has running: at most one etcd and one proxy.
 type lab struct {
-	dir   string
-	env   *testscript.Env
-	etcd  string // URL
-	proxy *exec.Cmd
-	lines *log
-	admin string // host:port
-	vault *emulator.Vault
+	dir    string
+	env    *testscript.Env
+	server *embed.Etcd
+	etcd   string // URL
+	proxy  *exec.Cmd
+	lines  *log
+	admin  string // host:port
+	vault  *emulator.Vault
 }
 
 func newLab(env *testscript.Env) *lab { return &lab{dir: env.WorkDir, env: env} }
@@ -64,7 +66,7 @@ func (l *lab) startEtcd(ts *testscript.TestScript, _ []string) {
 	case <-time.After(limit):
 		ts.Fatalf("etcd is not ready")
 	}
-	l.etcd = client.String()
+	l.server, l.etcd = server, client.String()
 	ts.Setenv("ETCD", l.etcd)
 }
 
@@ -138,28 +140,57 @@ func (l *lab) ended(ts *testscript.TestScript, args []string) {
 }
 
 // ready waits until /readyz answers 200.
-func (l *lab) ready(ts *testscript.TestScript, _ []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
+func (l *lab) ready(ts *testscript.TestScript, _ []string) { l.awaitReadyz(ts, http.StatusOK) }
+
+// unready waits until /readyz answers 503 and prints what it says.
+func (l *lab) unready(ts *testscript.TestScript, _ []string) {
+	fmt.Fprint(ts.Stdout(), l.awaitReadyz(ts, http.StatusServiceUnavailable))
+}
+
+func (l *lab) awaitReadyz(ts *testscript.TestScript, want int) (text string) {
+	deadline := time.After(limit)
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+l.admin+"/readyz", nil)
-		ts.Check(err)
-		response, err := http.DefaultClient.Do(request)
-		ts.Check(err)
-		body, err := io.ReadAll(response.Body)
-		ts.Check(err)
-		ts.Check(response.Body.Close())
-		if response.StatusCode == http.StatusOK {
-			return
+		status, text := l.ask(ts, "/readyz")
+		if status == want {
+			return text
 		}
 		select {
 		case <-again.C:
-		case <-ctx.Done():
-			ts.Fatalf("not ready: %s", body)
+		case <-deadline:
+			ts.Fatalf("/readyz answers %d: %s", status, text)
 		}
 	}
+}
+
+// metrics prints the metrics.
+func (l *lab) metrics(ts *testscript.TestScript, _ []string) {
+	_, text := l.ask(ts, "/metrics")
+	fmt.Fprint(ts.Stdout(), text)
+}
+
+// ask gets a path of the admin address.
+func (l *lab) ask(ts *testscript.TestScript, path string) (status int, text string) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+l.admin+path, nil)
+	ts.Check(err)
+	response, err := http.DefaultClient.Do(request)
+	ts.Check(err)
+	body, err := io.ReadAll(response.Body)
+	ts.Check(err)
+	ts.Check(response.Body.Close())
+	return response.StatusCode, string(body)
+}
+
+// space raises etcd's alarm of a full disk (full), or ends it (free).
+func (l *lab) space(ts *testscript.TestScript, args []string) {
+	action := map[string]pb.AlarmRequest_AlarmAction{"full": pb.AlarmRequest_ACTIVATE, "free": pb.AlarmRequest_DEACTIVATE}[args[0]]
+	_, err := l.server.Server.Alarm(context.Background(), &pb.AlarmRequest{
+		MemberID: uint64(l.server.Server.MemberID()), Action: action, Alarm: pb.AlarmType_NOSPACE,
+	})
+	ts.Check(err)
 }
 
 // put writes a value through the proxy.
@@ -181,6 +212,18 @@ func (l *lab) failing(ts *testscript.TestScript, args []string) {
 		_, err := client.Get(ctx, args[0])
 		if err == nil {
 			return fmt.Errorf("reading %s succeeded", args[0])
+		}
+		fmt.Fprintln(ts.Stdout(), err)
+		return nil
+	})
+}
+
+// refused prints why a value cannot be written through the proxy.
+func (l *lab) refused(ts *testscript.TestScript, args []string) {
+	l.call(ts, "unix://"+filepath.Join(l.dir, "s.sock"), func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Put(ctx, args[0], "value")
+		if err == nil {
+			return fmt.Errorf("writing %s succeeded", args[0])
 		}
 		fmt.Fprintln(ts.Stdout(), err)
 		return nil

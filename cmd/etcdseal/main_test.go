@@ -7,9 +7,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes the test binary be etcdseal when a script runs it by that name.
+// TestMain makes the test binary be etcdseal, or a KMS v2 plugin, when a script runs
+// it by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"etcdseal": main})
+	testscript.Main(m, map[string]func(){"etcdseal": main, "kms-plugin": servePlugin})
 }
 
 // TestScripts runs every script in testdata. Beside testscript's own commands
@@ -38,6 +39,10 @@ func TestScripts(t *testing.T) {
 			"opens":   command(1, (*lab).opens),
 			"stored":  command(1, (*lab).stored),
 			"failing": command(1, (*lab).failing),
+			"refused": command(1, (*lab).refused),
+			"unready": command(0, (*lab).unready),
+			"metrics": command(0, (*lab).metrics),
+			"space":   command(1, (*lab).space),
 		},
 	})
 }

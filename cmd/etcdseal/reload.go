@@ -44,7 +44,7 @@ func reason(err error) []any {
 
 // reloadRules puts the rules of the file, as it is now, in force.
 func (d *daemon) reloadRules() error {
-	next, err := config.Load(d.file)
+	next, err := loadConfig(d.file)
 	if err != nil {
 		return err
 	}
@@ -53,11 +53,13 @@ func (d *daemon) reloadRules() error {
 		// The new rules were checked against another reserved prefix.
 		return errors.New("keyring has changed, which takes a restart")
 	}
-	rules, err := d.rules(next)
+	rules, sealers, err := d.rules(next)
 	if err != nil {
+		d.use(d.sealers) // not those that were made before the error
 		return err
 	}
 	d.proxy.SetRules(rules)
+	d.use(sealers)
 	d.logger.Info("rules reloaded", "rules", len(next.Rules))
 	if len(pinned) > 0 {
 		d.logger.Warn("the file has changes that take a restart", "fields", strings.Join(pinned, ", "))

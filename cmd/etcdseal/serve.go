@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/etcdseal/etcdseal/config"
+	"github.com/etcdseal/etcdseal/proxy/wire"
 )
 
 // serve carries out `etcdseal serve`: it runs the proxy until ctx ends. What is
@@ -28,7 +29,7 @@ func serve(ctx context.Context, args []string, s streams) int {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	cfg, err := config.Load(*file)
+	cfg, err := loadConfig(*file)
 	if err != nil {
 		return fail(s, err)
 	}
@@ -44,6 +45,15 @@ func serve(ctx context.Context, args []string, s streams) int {
 	}
 	logger.Info("stopped")
 	return exitDone
+}
+
+// loadConfig reads a configuration file.
+func loadConfig(file string) (*config.Config, error) {
+	var known []string
+	for _, m := range wire.Methods() {
+		known = append(known, m.Path)
+	}
+	return config.Load(file, known...)
 }
 
 // newLogger returns a logger of JSON lines.

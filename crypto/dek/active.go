@@ -60,11 +60,12 @@ func (m *Manager) activate(a *active) {
 	}
 	if s.current != a {
 		if s.current != nil {
-			s.current.entry.active, s.current.entry.proved = nil, nil
+			s.current.entry.active = nil
 		}
 		s.current = a
 		m.cache.add(a.key)
 	}
+	s.demanded, s.failure = false, nil
 	s.live.Store(a)
 }
 
@@ -89,7 +90,7 @@ func (m *Manager) retire(e *entry) {
 	if s.candidate == e.active {
 		s.candidate = nil
 	}
-	e.active, e.proved = nil, nil
+	e.active = nil
 }
 
 // discard drops a candidate. If its record was stored after all, nothing was sealed

@@ -70,11 +70,3 @@ func TestRefusalsAreBounded(t *testing.T) {
 		t.Errorf("got %d refusals, want %d", got, maxRefusals)
 	}
 }
-
-func TestClock(t *testing.T) {
-	a := systemClock()
-	b := systemClock()
-	if a > b || a < 1_700_000_000_000_000_000 {
-		t.Errorf("got %d, then %d nanoseconds since 1970", a, b)
-	}
-}

@@ -14,6 +14,9 @@
 //     this keyring: a swapped wrapping or another keyring's record is refused;
 //   - a record that this process saw is put back when the store loses it, unless a
 //     tombstone says that it was removed for good;
+//   - a record that this process knows is not given up for another one in the store
+//     before that was unwrapped and gave the same DEK; if it does not and the known one
+//     does, the known wrappings are put beside it;
 //   - a DEK is unwrapped once, however many wait for it.
 //
 // DEK bytes live from a wrap or unwrap until the AES key schedule is made, and are
@@ -82,9 +85,7 @@ type Config struct {
 	// asked again after a second, or RefusalTime if that is shorter.
 	RefusalTime time.Duration
 
-	// Now tells the time; nil is the system's clock. Tests in a synctest
-	// bubble set it to time.Now, for the system's clock is read past the
-	// bubble.
+	// Now tells the time; nil is time.Now.
 	Now func() time.Time
 	// Logger gets changes of state at Info, what an operator should look at
 	// at Warn, and never a secret; nil is none.
@@ -99,7 +100,6 @@ type Config struct {
 // it looked up, puts nothing back by itself, and does not notice that one is gone.
 type Manager struct {
 	config Config
-	clock  func() int64 // nanoseconds since 1970
 	log    *slog.Logger
 	obs    Observer
 	store  Store
@@ -113,7 +113,8 @@ type Manager struct {
 
 	running  atomic.Bool
 	resync   chan struct{} // asks the watch for everything again; holds one
-	unsettle chan struct{} // says that a record needs settling; holds one
+	unsettle chan struct{} // says that a record has to be put back; holds one
+	unproven chan struct{} // says that a record has to be proved; holds one
 	renewal  chan struct{} // says that a DEK is nearly used up; holds one
 
 	mu       sync.Mutex // guards all below, and what entries and Sealers say it guards
@@ -130,19 +131,17 @@ func New(c Config) (*Manager, error) {
 		return nil, fmt.Errorf("making keyring: %w", err)
 	}
 	m := &Manager{
-		config: c, clock: systemClock, log: c.Logger, obs: c.Observer, store: c.Store,
+		config: c, log: c.Logger, obs: c.Observer, store: c.Store,
 		cache:    newCache(c.CacheSize),
 		tasks:    newTasks(),
 		resync:   make(chan struct{}, 1),
 		unsettle: make(chan struct{}, 1),
+		unproven: make(chan struct{}, 1),
 		renewal:  make(chan struct{}, 1),
 		known:    make(map[envelope.ID]*entry),
 		strange:  make(map[envelope.ID]int64),
 		refusals: newRefusals(),
 		sealers:  make(map[string]*Sealer),
-	}
-	if now := c.Now; now != nil {
-		m.clock = func() int64 { return now().UnixNano() }
 	}
 	m.wraps = newWrapper(c)
 	m.opening = newFlights[envelope.ID, *envelope.Key](m.tasks)
@@ -161,6 +160,9 @@ func (c *Config) complete() error {
 	setDefault(&c.KEKTimeout, DefaultKEKTimeout)
 	setDefault(&c.StoreTimeout, DefaultStoreTimeout)
 	setDefault(&c.RefusalTime, DefaultRefusalTime)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -197,6 +199,9 @@ func setDefault[T comparable](field *T, value T) {
 		*field = value
 	}
 }
+
+// clock returns nanoseconds since 1970.
+func (m *Manager) clock() int64 { return m.config.Now().UnixNano() }
 
 // Close ends what the Manager does for callers, who get ErrClosed, waits for it, and
 // forgets all DEKs. End Run first. Keys that were handed out go on working.

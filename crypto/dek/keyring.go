@@ -21,9 +21,8 @@ const (
 	lost
 	// damaged: the store has something else in its place.
 	damaged
-	// unproved: the store has a record without any wrapping that was proved,
-	// of a DEK that is sealed with. Elsewhere a record is proved when it is
-	// used.
+	// unproved: the store has another record than this process knows, one that
+	// keeps nothing of which it is known that it gives the DEK.
 	unproved
 	// buried: there is a tombstone.
 	buried
@@ -42,11 +41,14 @@ type entry struct {
 	badRevision int64   // of what is in the store, if damaged or unproved
 	doubtful    *Record // what is in the store, if unproved
 	doubtfulRaw []byte  // its encoding
+	left        []byte  // what was in the store, gave no DEK here, and was left alone
 
 	// active is the DEK if its Sealer uses it, or will use it when the record
 	// is stored; else nil. It seals only while the state is present.
 	active *active
-	proved []Wrapping // those of an active DEK's record that gave the DEK
+	proved []Wrapping // those of the record that are known to give the DEK
+	// complained says that it was logged that the record cannot be put right.
+	complained bool
 }
 
 // apply takes in what the store has. It is called in the order of the changes.
@@ -98,7 +100,7 @@ func (m *Manager) observe(r Stored) {
 		m.learn(&entry{id: r.ID, record: record, data: r.Data, state: present})
 	case err != nil:
 		m.damage(e, r, err)
-	case e.active != nil && !proves(e.proved, record):
+	case !proves(e.proved, record) && !covers(record, e.record):
 		m.doubt(e, r, record)
 	default:
 		e.adopt(record, r.Data)
@@ -129,13 +131,6 @@ func (m *Manager) logStrange(r Stored, err error) {
 	m.log.Warn("a record in the keyring's store cannot be used and is left alone", "dek", r.ID.String(), "error", err)
 }
 
-// proves reports whether a record has a wrapping that was proved.
-func proves(proved []Wrapping, r *Record) bool {
-	return slices.ContainsFunc(proved, func(p Wrapping) bool {
-		return slices.ContainsFunc(r.Wrappings, func(w Wrapping) bool { return w.same(&p) })
-	})
-}
-
 // adopt makes what the store has the entry's record.
 func (e *entry) adopt(record *Record, data []byte) {
 	e.record, e.data = record, data
@@ -146,8 +141,8 @@ func (e *entry) adopt(record *Record, data []byte) {
 // caller holds mu.
 func (m *Manager) settled(e *entry) {
 	before := e.state
-	e.state = present
-	e.doubtful, e.doubtfulRaw = nil, nil
+	e.state, e.complained = present, false
+	e.doubtful, e.doubtfulRaw, e.left = nil, nil, nil
 	if e.active == nil {
 		return
 	}
@@ -197,19 +192,6 @@ func (m *Manager) damage(e *entry, r Stored, err error) {
 	m.log.Warn("a record was overwritten in the keyring's store and will be put back", "dek", e.id.String(), "error", err)
 }
 
-// doubt says that the store has a record whose wrappings are all new, and stops its
-// DEK from sealing until one of them was proved. The caller holds mu.
-func (m *Manager) doubt(e *entry, r Stored, record *Record) {
-	e.losses++
-	e.doubtful, e.doubtfulRaw, e.badRevision = record, r.Data, r.Revision
-	if e.state == unproved {
-		return
-	}
-	e.state = unproved
-	m.suspend(e)
-	m.wakeSettler()
-}
-
 // unwell stops an entry's DEK from sealing and has Run mend its record. The caller
 // holds mu.
 func (m *Manager) unwell(e *entry) {
@@ -237,6 +219,13 @@ func (m *Manager) bury(e *entry) {
 func (m *Manager) wakeSettler() {
 	select {
 	case m.unsettle <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) wakeProver() {
+	select {
+	case m.unproven <- struct{}{}:
 	default:
 	}
 }

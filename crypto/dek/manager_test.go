@@ -44,7 +44,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 func (w *world) manager(edits ...func(*dek.Config)) *dek.Manager {
 	w.t.Helper()
 	c := dek.Config{
-		Store: w.store, Keyring: keyring, Now: time.Now, Observer: w.seen,
+		Store: w.store, Keyring: keyring, Observer: w.seen,
 		KEKs: map[string]kek.KEK{main: w.main, recovery: w.recovery},
 	}
 	for _, edit := range edits {

@@ -17,7 +17,7 @@ const (
 
 // Run keeps the Manager up with the store and the KEKs until ctx ends, and returns nil
 // then. It follows the store's changes and reads everything again each Interval; puts
-// back records that the store lost; asks the KEKs of DEKs that seal for their versions
+// back records that the store lost, and proves those that others rewrapped; asks the KEKs of DEKs that seal for their versions
 // each Interval, and makes another DEK when one has changed; and makes another DEK
 // somewhat before the last one is used up. It is called once.
 func (m *Manager) Run(ctx context.Context) error {
@@ -26,7 +26,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { m.watch(ctx) })
-	wg.Go(func() { m.mendAll(ctx) })
+	wg.Go(func() { m.mendAll(ctx, m.unsettle, false) })
+	wg.Go(func() { m.mendAll(ctx, m.unproven, true) })
 	wg.Go(func() { m.poll(ctx) })
 	wg.Wait()
 	return nil
@@ -52,16 +53,17 @@ func (m *Manager) watch(ctx context.Context) {
 	}
 }
 
-// mendAll mends records when there is need.
-func (m *Manager) mendAll(ctx context.Context) {
+// mendAll mends records when it is woken: those that have to be proved, or those that
+// have to be put back. The former wait for KEKs, and nothing is put back behind them.
+func (m *Manager) mendAll(ctx context.Context, wake chan struct{}, unproved bool) {
 	wait := retryFirst
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.unsettle:
+		case <-wake:
 		}
-		if m.settleAll(ctx) {
+		if m.settleAll(ctx, unproved) {
 			wait = retryFirst
 			continue
 		}
@@ -69,7 +71,10 @@ func (m *Manager) mendAll(ctx context.Context) {
 			return
 		}
 		wait = min(2*wait, retryLast)
-		m.wakeSettler()
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -111,7 +116,7 @@ func (m *Manager) inUse() []*holder {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var holders []*holder
-	for _, s := range m.sealers {
+	for _, s := range m.used() {
 		if s.current == nil && s.candidate == nil {
 			continue
 		}
@@ -147,14 +152,14 @@ func (m *Manager) follow(kekName, version string) {
 }
 
 // renewAhead begins to make DEKs in place of those that are to be replaced. One that
-// sealed nothing is not replaced until somebody wants to seal.
+// sealed nothing, or is not in use, is not replaced until somebody wants to seal.
 func (m *Manager) renewAhead() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sealers {
 		switch a := s.current; {
 		case a == nil || !a.due(m.clock()):
-		case a.seals.Load() == 0:
+		case a.seals.Load() == 0 || s.unused:
 			m.retire(a.entry)
 		default:
 			m.sealing.start(s, s.renewAhead)

@@ -220,6 +220,114 @@ func TestReadyAsksTheStore(t *testing.T) {
 	})
 }
 
+// wantSealing compares what Sealing says of one Sealer.
+func wantSealing(t *testing.T, m *dek.Manager, want error) {
+	t.Helper()
+	states := m.Sealing()
+	if len(states) != 1 || states[0].KEK != main || !errors.Is(states[0].Err, want) {
+		t.Errorf("Sealing: got %v, want one Sealer with %v", states, want)
+	}
+}
+
+// TestReadyWhileStoreRefuses has a store that answers but takes no record, as an etcd
+// without space does: that is not ready once somebody wanted to seal, and Ready itself
+// finds out when it is over.
+func TestReadyWhileStoreRefuses(t *testing.T) {
+	for name, refusal := range map[string]error{"refuses": errors.New("no space"), "gives no answer": dek.ErrStoreUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				m := w.manager()
+				s := w.sealer(m)
+				w.store.Hook(func(_ context.Context, op string, do func()) error {
+					if op == dektest.OpCreate {
+						return refusal
+					}
+					do()
+					return nil
+				})
+				if err := m.Ready(t.Context()); err != nil {
+					t.Errorf("before anybody wanted to seal: %v", err)
+				}
+				wantSealing(t, m, nil)
+				if _, err := s.Key(t.Context()); !errors.Is(err, refusal) {
+					t.Fatalf("Key: got %v, want %v", err, refusal)
+				}
+				for range 3 {
+					if err := m.Ready(t.Context()); !errors.Is(err, refusal) {
+						t.Errorf("Ready: got %v, want %v", err, refusal)
+					}
+					wantSealing(t, m, refusal)
+					w.pass(dek.DefaultRefusalTime)
+				}
+				w.store.Hook(nil)
+				if err := m.Ready(t.Context()); err != nil {
+					t.Errorf("when the store takes records again: %v", err)
+				}
+				wantSealing(t, m, nil)
+				if _, ok := s.TryKey(); !ok {
+					t.Error("no DEK seals though Ready says so")
+				}
+				w.wantCalls(1, 1)
+			})
+		})
+	}
+}
+
+// TestReadyWithALiveDEK has the next DEK fail while one still seals.
+func TestReadyWithALiveDEK(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		w.seal(w.sealer(m))
+		w.main.Rotate("2")
+		w.main.Fail(kek.Denied, kek.OpWrap)
+		w.pass(dek.DefaultInterval)
+		if err := m.Ready(t.Context()); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+		wantSealing(t, m, nil)
+		release := w.held()
+		for id := range w.records() {
+			w.store.Remove(id)
+		}
+		synctest.Wait()
+		wantSealing(t, m, dek.ErrStoreUnavailable)
+		release()
+	})
+}
+
+// TestUse takes a Sealer out of use whose KEK says no.
+func TestUse(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running(func(c *dek.Config) { c.Interval = time.Hour })
+		old, err := m.Sealer(recovery, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := w.seal(old)
+		s := w.sealer(m)
+		m.Use(s)
+		w.recovery.Rotate("2")
+		w.recovery.Fail(kek.Denied, kek.OpWrap)
+		calls := w.recovery.Calls(kek.OpVersion)
+		w.pass(dek.DefaultLifetime)
+		if err := m.Ready(t.Context()); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+		wantSealing(t, m, nil)
+		if n := w.recovery.Calls(kek.OpVersion) - calls; n != 0 {
+			t.Errorf("a KEK that is not in use was asked for its version %d times", n)
+		}
+		if _, err := old.Key(t.Context()); kek.ClassOf(err) != kek.Denied {
+			t.Errorf("Key of a Sealer that is not in use: got %v, want the KEK's denial", err)
+		}
+		w.opens(m, key)
+		m.Use(s, old)
+		if err := m.Ready(t.Context()); kek.ClassOf(err) != kek.Denied {
+			t.Errorf("Ready with the Sealer in use again: got %v, want the KEK's denial", err)
+		}
+	})
+}
+
 func TestConfig(t *testing.T) {
 	good := func() dek.Config { return dek.Config{Store: dektest.NewMemory(), Keyring: keyring} }
 	tests := []struct {

@@ -28,8 +28,10 @@ type Sealer struct {
 	current   *active           // the DEK that seals, or will again when its record is mended
 	candidate *active           // made and proved, its record not known to be stored
 	wanted    map[string]string // the KEKs' versions that another DEK is made for
-	failure   error             // why no DEK could be made
-	failedTil int64             // until when that is remembered, nanoseconds since 1970
+	demanded  bool              // somebody wanted to seal and the record of a new DEK is not stored yet
+	unused    bool              // see Manager.Use
+	failure   error             // why no DEK could be had at the last try; nil after one that succeeded
+	failedTil int64             // until when nobody tries again, nanoseconds since 1970
 }
 
 // Sealer returns the Sealer for a KEK and the KEKs that can open in its stead. The
@@ -95,7 +97,8 @@ func (s *Sealer) Key(ctx context.Context) (*envelope.Key, error) {
 	}
 }
 
-// remembered returns why a DEK could not be made a moment ago.
+// remembered returns why a DEK could not be had a moment ago, if that is not tried again
+// yet.
 func (s *Sealer) remembered() error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
@@ -130,6 +133,9 @@ func (s *Sealer) replace(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.m.mu.Lock()
+	s.demanded = true
+	s.m.mu.Unlock()
 	return s.m.settle(ctx, a.entry)
 }
 
@@ -182,13 +188,24 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 	return s.candidate, nil
 }
 
-// remember keeps an error that a KEK caused for a moment, and returns it.
+// remember notes how a try to have a DEK ended, and returns err. Unless only the store
+// or the caller's end was in the way, it is not tried again for a moment.
 func (s *Sealer) remember(err error) error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	s.failure = nil
-	if err != nil && !ofStore(err) {
-		s.failure, s.failedTil = err, s.m.clock()+int64(s.m.pause(err))
+	switch {
+	case err == nil:
+		s.failure = nil
+		return nil
+	case errors.Is(err, ErrClosed), errors.Is(err, context.Canceled):
+		return err
+	}
+	if s.failure == nil {
+		s.m.log.Warn("no DEK can be had to seal with, this is tried again", "kek", s.kek, "error", err)
+	}
+	s.failure, s.failedTil = err, 0
+	if !ofStore(err) {
+		s.failedTil = s.m.clock() + int64(s.m.pause(err))
 	}
 	return err
 }

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"log/slog"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
-	"github.com/etcdseal/etcdseal/kek"
 )
 
 // maxSettleTries bounds how often one call mends a record that is broken again at
@@ -122,49 +121,6 @@ func (m *Manager) replace(ctx context.Context, e *entry, now entry) error {
 	return timedOut(err)
 }
 
-// prove unwraps what is in the store in place of the wrappings that were proved. If
-// that gives another DEK or none, the proved wrappings are added to it. If no KEK lets
-// this process have the DEK from it, the DEK is not sealed with again.
-func (m *Manager) prove(ctx context.Context, e *entry, now entry) error {
-	_, wrapped, err := m.wraps.open(ctx, now.doubtful)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e.losses != now.losses || e.state != unproved {
-		return nil
-	}
-	switch {
-	case err == nil:
-		e.proved = []Wrapping{*wrapped}
-		e.adopt(now.doubtful, now.doubtfulRaw)
-		m.settled(e)
-		return nil
-	case passing(err):
-		return err
-	case kek.ClassOf(err) == kek.Corrupt && e.merge(now.doubtful):
-		m.log.Warn("the wrappings of the DEK that seals were replaced by some that do not hold it; they will be put back",
-			"dek", e.id.String(), "error", err)
-		e.state = damaged
-		return nil
-	}
-	m.log.Warn("the DEK that seals was rewrapped so that it cannot be had here, another DEK will seal", "dek", e.id.String(), "error", err)
-	m.retire(e)
-	e.state = present
-	return nil
-}
-
-// merge makes the entry's record what is in the store with the proved wrappings
-// added, if there is room: a wrapping that somebody else needs is never removed.
-func (e *entry) merge(stored *Record) bool {
-	merged := *stored
-	merged.Wrappings = slices.Concat(e.proved, stored.Wrappings)
-	data, err := merged.Marshal()
-	if err != nil {
-		return false
-	}
-	e.record, e.data = &merged, data
-	return true
-}
-
 // reread reads the record that is in the way.
 func (m *Manager) reread(ctx context.Context, e *entry, now entry) error {
 	stored, err := m.store.Get(ctx, e.id)
@@ -208,28 +164,41 @@ func (m *Manager) entomb(e *entry) {
 	m.bury(e)
 }
 
-// settleAll mends all records that need it, those of DEKs that seal first, and
-// reports whether none is left.
-func (m *Manager) settleAll(ctx context.Context) bool {
+// settleAll mends all records that have to be proved, or all others that need it, those
+// of DEKs that seal first, and reports whether none is left.
+func (m *Manager) settleAll(ctx context.Context, unproved bool) bool {
 	done := true
-	for _, e := range m.unsettled() {
+	for _, e := range m.unsettled(unproved) {
 		err := m.settle(ctx, e)
 		if err != nil && !errors.Is(err, ErrTombstoned) {
-			m.log.Warn("a record cannot be put right yet", "dek", e.id.String(), "error", err)
+			m.complain(ctx, e, err)
 			done = false
 		}
 	}
 	return done
 }
 
-// unsettled returns the entries whose record is not in the store.
-func (m *Manager) unsettled() []*entry {
+// complain logs that a record cannot be put right yet, once at Warn.
+func (m *Manager) complain(ctx context.Context, e *entry, err error) {
+	m.mu.Lock()
+	level := slog.LevelWarn
+	if e.complained {
+		level = slog.LevelDebug
+	}
+	e.complained = true
+	m.mu.Unlock()
+	m.log.Log(ctx, level, "a record cannot be put right yet, this is tried again", "dek", e.id.String(), "error", err)
+}
+
+// unsettled returns the entries whose record has to be proved, or all others whose
+// record is not in the store.
+func (m *Manager) unsettled(doubted bool) []*entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var first, rest []*entry
 	for _, e := range m.known {
 		switch {
-		case e.state == present || e.state == pending:
+		case e.state == present || e.state == pending || (e.state == unproved) != doubted:
 		case e.active != nil:
 			first = append(first, e)
 		default:

@@ -48,6 +48,10 @@ type Store interface {
 	// with ErrTombstoned if there is a tombstone.
 	Update(ctx context.Context, id envelope.ID, data []byte, revision int64) (int64, error)
 
+	// Ping asks for nothing but an answer, as linearizable as a read: after it
+	// ClusterID is of the etcd that gives answers now.
+	Ping(ctx context.Context) error
+
 	// Watch calls f with everything, and then with what changes, from one
 	// goroutine and in the order of the changes. It does not pass over a
 	// change, not even when the store was put back to an older state: then it

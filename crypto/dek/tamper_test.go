@@ -1,12 +1,15 @@
 package dek_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/dek/dektest"
+	"github.com/etcdseal/etcdseal/crypto/envelope"
 	"github.com/etcdseal/etcdseal/kek"
 )
 
@@ -161,45 +164,192 @@ func TestWrappingAdded(t *testing.T) {
 	})
 }
 
-// TestWrappingsReplaced puts wrappings into the record of the DEK that seals that do not
-// hold it.
+// TestWrappingsReplaced puts wrappings into a record that do not give its DEK here, in
+// place of those that do.
 func TestWrappingsReplaced(t *testing.T) {
-	tests := []struct {
-		name  string
-		spoil func(w *world, r *dek.Record)
-		same  bool // the same DEK goes on
-	}{
-		{"flipped byte", func(_ *world, r *dek.Record) { r.Wrappings[0].Ciphertext[5] ^= 1 }, true},
-		{"unknown KEK", func(_ *world, r *dek.Record) { r.Wrappings[0].KEK = "elsewhere" }, false},
-		{"version denied", func(w *world, r *dek.Record) {
+	spoils := map[string]func(w *world, r *dek.Record){
+		"flipped byte": func(_ *world, r *dek.Record) { r.Wrappings[0].Ciphertext[5] ^= 1 },
+		"unknown KEK":  func(_ *world, r *dek.Record) { r.Wrappings[0].KEK = "elsewhere" },
+		"version denied": func(w *world, r *dek.Record) {
 			r.Wrappings[0].Version = "2"
 			w.main.FailVersion("2", kek.Disabled)
-		}, false},
+		},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			inWorld(t, func(t *testing.T, w *world) {
-				m, _ := w.running()
-				s := w.sealer(m)
-				key := w.seal(s)
-				proved := w.record(key.ID()).Wrappings[0]
-				spoiled := w.record(key.ID())
-				tt.spoil(w, spoiled)
-				w.put(key.ID(), spoiled)
-				synctest.Wait()
-				if got := w.seal(s) == key; got != tt.same {
-					t.Errorf("the same DEK goes on: got %v, want %v", got, tt.same)
-				}
-				stored := w.record(key.ID()).Wrappings
-				kept := slices.ContainsFunc(stored, func(o dek.Wrapping) bool { return slices.Equal(o.Ciphertext, proved.Ciphertext) && o.KEK == main })
-				if tt.same && (!kept || len(stored) != 2) {
-					t.Errorf("got wrappings %v, want the proved one added to what was there", stored)
-				}
-				if !tt.same && len(stored) != 1 {
-					t.Errorf("got wrappings %v, want what another process wrote", stored)
-				}
-				w.opens(m, key)
+	// What the process did with the DEK before.
+	uses := map[string]func(w *world, m *dek.Manager) (key *envelope.Key, seals *dek.Sealer){
+		"sealed": func(w *world, m *dek.Manager) (*envelope.Key, *dek.Sealer) {
+			s := w.sealer(m)
+			return w.seal(s), s
+		},
+		"opened": func(w *world, m *dek.Manager) (*envelope.Key, *dek.Sealer) {
+			key := w.seal(w.sealer(w.manager()))
+			w.opens(m, key)
+			return key, nil
+		},
+		"listed": func(w *world, _ *dek.Manager) (*envelope.Key, *dek.Sealer) {
+			return w.seal(w.sealer(w.manager())), nil
+		},
+	}
+	for use, first := range uses {
+		for spoil, replace := range spoils {
+			t.Run(use+", "+spoil, func(t *testing.T) {
+				inWorld(t, func(t *testing.T, w *world) {
+					m, stop := w.running()
+					key, s := first(w, m)
+					synctest.Wait()
+					good, spoiled := w.record(key.ID()).Wrappings[0], w.record(key.ID())
+					replace(w, spoiled)
+					w.put(key.ID(), spoiled)
+					synctest.Wait()
+					if s != nil && w.seal(s) != key {
+						t.Error("another DEK seals")
+					}
+					if got := w.record(key.ID()).Wrappings; len(got) != 2 || !same(got[0], good) || !same(got[1], spoiled.Wrappings[0]) {
+						t.Errorf("got wrappings %v, want the good one beside what was there", got)
+					}
+					w.opens(m, key)
+					stop()
+					w.opens(w.manager(), key) // after a restart
+				})
 			})
-		})
+		}
 	}
+}
+
+func same(a, b dek.Wrapping) bool {
+	return a.KEK == b.KEK && a.Version == b.Version && slices.Equal(a.Ciphertext, b.Ciphertext)
+}
+
+// TestRewrappedOfAnother has a process adopt what another made of a DEK that it only
+// opens: after one unwrap, without writing.
+func TestRewrappedOfAnother(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.running()
+		key := w.seal(w.sealer(w.manager()))
+		synctest.Wait()
+		w.main.Rotate("2")
+		again := w.rewrapped(w.record(key.ID()))
+		unwraps := w.main.Calls(kek.OpUnwrap)
+		w.put(key.ID(), again)
+		w.pass(5 * dek.DefaultInterval)
+		if n := w.main.Calls(kek.OpUnwrap) - unwraps; n != 1 {
+			t.Errorf("got %d unwraps, want 1", n)
+		}
+		w.store.Remove(key.ID())
+		synctest.Wait()
+		if !proofEqual(w.record(key.ID()), again) {
+			t.Error("what was put back is not what another process rewrapped")
+		}
+	})
+}
+
+// TestWrappingsReplacedWhileUnreachable has the KEK not answer when it is needed to tell
+// which wrappings are good.
+func TestWrappingsReplacedWhileUnreachable(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m)
+		mine, others := w.seal(s), w.seal(w.sealer(w.manager()))
+		w.opens(m, others)
+		release := w.main.Block(kek.OpUnwrap)
+		for _, key := range []*envelope.Key{mine, others} {
+			spoiled := w.record(key.ID())
+			spoiled.Wrappings[0].Ciphertext[5] ^= 1
+			w.put(key.ID(), spoiled)
+		}
+		lost := w.seal(w.sealer(w.manager(func(c *dek.Config) { // of a KEK that answers
+			c.KEKs = map[string]kek.KEK{main: w.recovery}
+		})))
+		synctest.Wait()
+		w.store.Remove(lost.ID())
+		synctest.Wait()
+		w.record(lost.ID()) // nothing is put back behind the KEK
+		w.opens(m, others)
+		w.pass(2 * dek.DefaultKEKTimeout)
+		if key, ok := s.TryKey(); !ok || key != mine {
+			t.Errorf("got %v, %v, want the DEK that sealed before, whose wrapping was proved", key, ok)
+		}
+		if n := len(w.record(others.ID()).Wrappings); n != 1 {
+			t.Errorf("got %d wrappings while nobody knows which are good, want what was there", n)
+		}
+		release()
+		w.pass(dek.DefaultInterval)
+		for _, key := range []*envelope.Key{mine, others} {
+			if n := len(w.record(key.ID()).Wrappings); n != 2 {
+				t.Errorf("got %d wrappings when the KEK answers again, want 2", n)
+			}
+			w.opens(w.manager(), key)
+		}
+	})
+}
+
+// TestProcessesDoNotFight has two processes each know wrappings that the other cannot
+// open, and then two that mend the same record.
+func TestProcessesDoNotFight(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		updates := 0
+		w.store.Hook(func(_ context.Context, op string, do func()) error {
+			if op == dektest.OpUpdate {
+				updates++
+			}
+			do()
+			return nil
+		})
+		m, _ := w.running(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: w.main} })
+		key := w.seal(w.sealer(m))
+		w.opens(m, key)
+		r := w.record(key.ID())
+		main := r.Wrappings[0]
+		secret, err := w.main.Unwrap(t.Context(), kek.Wrapping{Version: main.Version, Algorithm: main.Algorithm, Ciphertext: main.Ciphertext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrapped, err := w.recovery.Wrap(t.Context(), secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Wrappings = []dek.Wrapping{{KEK: recovery, Version: wrapped.Version, Algorithm: wrapped.Algorithm, Ciphertext: wrapped.Ciphertext}}
+		w.put(key.ID(), r)
+		other, _ := w.running(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{recovery: w.recovery} })
+		w.pass(10 * dek.DefaultInterval)
+		if n := len(w.record(key.ID()).Wrappings); n != 2 || updates != 1 {
+			t.Errorf("got %d wrappings after %d updates, want 2 after 1", n, updates)
+		}
+		w.opens(other, key)
+
+		w.running()
+		updates = 0
+		r.Wrappings[0].Ciphertext[5] ^= 1
+		w.put(key.ID(), r)
+		w.pass(10 * dek.DefaultInterval)
+		if n := len(w.record(key.ID()).Wrappings); n != 3 || updates > 3 {
+			t.Errorf("got %d wrappings after %d updates, want 3 after one of each process at most", n, updates)
+		}
+	})
+}
+
+// TestNothingGivesTheDEK has a process know no wrapping that is any better than what is
+// in the store: it writes nothing, and looks again in case that changes.
+func TestNothingGivesTheDEK(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m, _ := w.running()
+		s := w.sealer(m)
+		key := w.seal(s)
+		spoiled := w.record(key.ID())
+		spoiled.Wrappings[0].Ciphertext[5] ^= 1
+		w.main.FailVersion("1", kek.Disabled)
+		w.put(key.ID(), spoiled)
+		w.pass(2 * dek.DefaultInterval)
+		if !proofEqual(w.record(key.ID()), spoiled) {
+			t.Error("a wrapping that opens nothing was put beside what is there")
+		}
+		if _, ok := s.TryKey(); ok {
+			t.Error("a DEK seals that cannot be had from its record")
+		}
+		w.main.FailVersion("1", 0)
+		w.pass(dek.DefaultInterval)
+		if n := len(w.record(key.ID()).Wrappings); n != 2 {
+			t.Errorf("got %d wrappings when the KEK gives the DEK again, want 2", n)
+		}
+	})
 }

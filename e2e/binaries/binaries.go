@@ -1,11 +1,13 @@
 // Package binaries builds the programs that the end-to-end tests run, from
 // their Go modules, into the folder bin of the e2e module: kube-apiserver
-// (module e2e/kube), etcd, etcdctl and etcdutl (module e2e), and etcdseal
-// itself from the parent folder, with the race detector where it is available.
+// (module e2e/kube), etcd, etcdctl and etcdutl (module e2e), earlier versions of
+// etcd (modules e2e/etcd36 and e2e/etcd35), h2spec (package
+// e2e/h2spec), and etcdseal itself from the parent folder, with the race
+// detector where it is available.
 //
 // The programs of others are built once for each version: a stamp beside each
-// binary holds what it was built from. etcdseal is always built, which costs
-// nothing when the build cache has it.
+// binary holds what it was built from. The project's own are always built, which
+// costs nothing when the build cache has them.
 package binaries
 
 import (
@@ -30,10 +32,13 @@ const kubernetesVersion = "v1.37.2"
 // The programs that can be built.
 const (
 	Etcd          = "etcd"
+	Etcd36        = "etcd-3.6"
+	Etcd35        = "etcd-3.5"
 	Etcdctl       = "etcdctl"
 	Etcdutl       = "etcdutl"
 	KubeAPIServer = "kube-apiserver"
 	Etcdseal      = "etcdseal"
+	H2spec        = "h2spec"
 )
 
 // program is one binary and how to build it.
@@ -52,9 +57,12 @@ func programs() []program {
 		" -X " + version + "gitMajor=1 -X " + version + "gitMinor=37"
 	return []program{
 		{name: Etcd, pkg: "go.etcd.io/etcd/server/v3", dir: ".", ldflags: "-s -w"},
+		{name: Etcd36, pkg: "go.etcd.io/etcd/server/v3", dir: "etcd36", ldflags: "-s -w"},
+		{name: Etcd35, pkg: "go.etcd.io/etcd/server/v3", dir: "etcd35", ldflags: "-s -w"},
 		{name: Etcdctl, pkg: "go.etcd.io/etcd/etcdctl/v3", dir: ".", ldflags: "-s -w"},
 		{name: Etcdutl, pkg: "go.etcd.io/etcd/etcdutl/v3", dir: ".", ldflags: "-s -w"},
 		{name: KubeAPIServer, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", dir: "kube", ldflags: kube},
+		{name: H2spec, pkg: "./h2spec", dir: ".", ldflags: "-s -w", always: true},
 		{name: Etcdseal, pkg: "./cmd/etcdseal", dir: "..", race: raceAvailable(), always: true},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/etcdseal/etcdseal/e2e/binaries"
 	"github.com/etcdseal/etcdseal/e2e/pki"
 	"github.com/etcdseal/etcdseal/e2e/process"
 )
@@ -30,9 +31,20 @@ const (
 type Config struct {
 	// Binaries is the folder that holds etcd, etcdctl and etcdutl.
 	Binaries string
+	// Version is "3.6" or "3.5" for an earlier etcd; empty is the newest, which
+	// etcdctl and etcdutl always are.
+	Version string
 	// Authority, when set, makes the server speak TLS and ask for client
 	// certificates; without it the server speaks plain text.
 	Authority *pki.Authority
+}
+
+// program is the name of the server's binary.
+func (c Config) program() string {
+	if c.Version == "" {
+		return binaries.Etcd
+	}
+	return binaries.Etcd + "-" + c.Version
 }
 
 // Server is one etcd member on loopback. It keeps its addresses over restarts.
@@ -95,7 +107,7 @@ func (s *Server) Run(t testing.TB) {
 			"--trusted-ca-file="+s.cfg.Authority.CAFile(),
 			"--cert-file="+s.server.CertFile, "--key-file="+s.server.KeyFile)
 	}
-	s.process = process.Start(t, process.Config{Path: s.binary("etcd"), Args: args, Log: s.log, Owner: s.owner})
+	s.process = process.Start(t, process.Config{Path: s.binary(s.cfg.program()), Args: args, Log: s.log, Owner: s.owner})
 	client := s.newClient(t)
 	defer client.Close()
 	s.process.WaitFor(t, startLimit, "etcd to answer", func(ctx context.Context) error {

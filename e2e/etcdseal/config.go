@@ -33,6 +33,8 @@ type Config struct {
 	ListenTLS    pki.Files
 	ClientCAFile string
 	AllowedNames []string
+	// Advertise are the URLs in lists of members.
+	Advertise []string
 
 	// Endpoints are the URLs of etcd; EtcdTLS and EtcdCAFile go with https.
 	Endpoints  []string
@@ -44,6 +46,10 @@ type Config struct {
 
 	// Rules default to DefaultRules.
 	Rules []Rule
+	// KeyringFile keeps the keyring in a file in place of etcd, so that the proxy
+	// writes nothing of its own there.
+	KeyringFile string
+
 	// ShutdownGrace is a duration as the file takes it; empty leaves it out.
 	ShutdownGrace string
 
@@ -79,6 +85,9 @@ const fileTemplate = `listen:
 {{- else if not .Socket}}
   insecure: true
 {{- end}}
+{{- if .Advertise}}
+  advertise: [{{range $i, $url := .Advertise}}{{if $i}}, {{end}}{{printf "%q" $url}}{{end}}]
+{{- end}}
 admin: {address: {{printf "%q" .Admin}}}
 etcd:
   endpoints:
@@ -106,7 +115,11 @@ rules:
     onUndecryptable: passthrough
 {{- end}}
 {{- end}}
+{{- if .KeyringFile}}
+keyring: {name: ` + KeyringName + `, store: file, path: {{printf "%q" .KeyringFile}}}
+{{- else}}
 keyring: {name: ` + KeyringName + `, store: etcd, prefix: ` + KeyringPrefix + `}
+{{- end}}
 log: {level: debug}
 {{- if .ShutdownGrace}}
 shutdownGrace: {{.ShutdownGrace}}

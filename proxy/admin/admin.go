@@ -44,7 +44,8 @@ type Config struct {
 	Checks []Check
 	// CheckTimeout bounds one round of checks. Zero is DefaultCheckTimeout.
 	CheckTimeout time.Duration
-	// CacheFor is how long the results of a round are served again, so that probes cannot hammer etcd or a KMS. Zero is DefaultCacheFor.
+	// CacheFor is how long the results of a round in which all checks were ready are served again. Zero is DefaultCacheFor. Others are not kept: a check
+	// that fails must not hammer etcd or a KMS by itself.
 	CacheFor time.Duration
 	// Metrics is what /metrics shows. Nil: there is no /metrics. NewRegistry makes one.
 	Metrics *prometheus.Registry

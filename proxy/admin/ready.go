@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// readiness answers /readyz. One round of checks runs at a time; whoever asks meanwhile waits for it, and its results serve for a while after.
+// readiness answers /readyz. One round of checks runs at a time; whoever asks meanwhile waits for it, and if all were ready its results serve for a while
+// after. Others do not: who waits for the process to get ready shall learn of it at once.
 type readiness struct {
 	cfg Config
 
@@ -26,6 +27,16 @@ type round struct {
 	done    chan struct{}
 	results []error // by check
 	ended   time.Time
+}
+
+// ready reports whether all checks were ready. The round has ended.
+func (r *round) ready() bool {
+	for _, err := range r.results {
+		if err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // errBusy is the result of a check whose last call outlived its round.
@@ -44,10 +55,7 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return // nobody is left to answer
 	}
 	setPlain(w)
-	ready := true
-	for _, err := range current.results {
-		ready = ready && err == nil
-	}
+	ready := current.ready()
 	if !ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
@@ -81,7 +89,7 @@ func (r *readiness) current() *round {
 	if r.round != nil {
 		select {
 		case <-r.round.done:
-			if r.cfg.Now().Sub(r.round.ended) < r.cfg.CacheFor {
+			if r.round.ready() && r.cfg.Now().Sub(r.round.ended) < r.cfg.CacheFor {
 				return r.round
 			}
 		default:

@@ -64,6 +64,25 @@ func TestReadyzIsAskedOnce(t *testing.T) {
 	})
 }
 
+// Who waits for the process to get ready learns of it at once.
+func TestReadyzKeepsNoFailure(t *testing.T) {
+	var clock clock // stands still
+	var failure atomic.Pointer[error]
+	h := Handler(Config{CacheFor: time.Hour, Now: clock.now, Checks: []Check{{Name: "etcd", Ready: func(context.Context) error {
+		if err := failure.Load(); err != nil {
+			return *err
+		}
+		return nil
+	}}}})
+	err := errors.New("it was not probed yet")
+	failure.Store(&err)
+	mustGet(t, h, "/readyz", 503, "[-] etcd: it was not probed yet\nnot ready\n")
+	failure.Store(nil)
+	mustGet(t, h, "/readyz", 200, "ok\n")
+	failure.Store(&err)
+	mustGet(t, h, "/readyz", 200, "ok\n") // this one is kept
+}
+
 // A check that hangs costs one round its timeout, is not called again meanwhile, and does not hide the others.
 func TestReadyzWithHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

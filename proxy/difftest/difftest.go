@@ -122,6 +122,7 @@ func (e *engine) choices() []choice {
 		{"compact", 6, e.compact}, {"bad", 30, e.bad}, {"huge", 3, e.huge},
 		{"leaseGrant", 15, e.leaseGrant}, {"leaseRevoke", 8, e.leaseRevoke}, {"leaseTimeToLive", 10, e.leaseTimeToLive}, {"leases", 4, e.leases},
 		{"leaseKeepAlive", 6, e.leaseKeepAlive},
+		{"election", 40, e.election}, {"lock", 20, e.lock},
 		{"watch", 40, e.watch}, {"watchCancel", 20, e.watchCancel}, {"watchSettle", 20, e.watchSettle}, {"watchClose", 4, e.watchClose},
 	}
 }

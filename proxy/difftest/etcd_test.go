@@ -14,7 +14,7 @@ import (
 )
 
 // startEtcd runs an etcd in this process, on a unix socket whose URL is returned, until the test ends.
-func startEtcd(t *testing.T) string {
+func startEtcd(t *testing.T, change ...func(*embed.Config)) string {
 	t.Helper()
 	dir := socketDir(t)
 	client, peer := url.URL{Scheme: "unix", Path: filepath.Join(dir, "client")}, url.URL{Scheme: "unix", Path: filepath.Join(dir, "peer")}
@@ -23,8 +23,12 @@ func startEtcd(t *testing.T) string {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	cfg.BcryptCost = 4 // the least there is: under the race detector others take seconds
 	cfg.TickMs, cfg.ElectionMs = 10, 100
 	cfg.LogLevel, cfg.LogOutputs = "error", []string{filepath.Join(dir, "log")}
+	for _, f := range change {
+		f(cfg)
+	}
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
 		t.Fatalf("starting etcd: %v", err)

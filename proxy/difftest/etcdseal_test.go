@@ -25,18 +25,31 @@ import (
 // rule is envelopes. The keyring is in a file, since its records in etcd would take revisions.
 func TestEtcdsealEqualsEtcd(t *testing.T) {
 	behind := startEtcd(t)
+	subject := dial(t, startEtcdseal(t, behind))
 	err := Run(t.Context(), Config{
-		Reference: dial(t, startEtcd(t)), Subject: dial(t, startEtcdseal(t, behind)), Sealed: sealed,
+		Reference: dial(t, startEtcd(t)), Subject: subject, Sealed: sealed, SealedValueOrder: true,
 		Seed: *seed, Operations: *operations, Logf: t.Logf,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, key := range []string{sealed + "last", "zoo/last"} {
+		_, err := pb.NewKVClient(subject).Put(t.Context(), &pb.PutRequest{Key: []byte(key), Value: []byte("v")})
+		must(t, err)
+	}
 	checkStored(t, dial(t, behind))
 }
 
-// startEtcdseal serves in this process until the test ends, and returns the URL of its socket.
+// startEtcdseal starts one that needs no user of etcd.
 func startEtcdseal(t *testing.T, etcd string) string {
+	t.Helper()
+	return startEtcdsealWith(t, etcd, etcdstore.DefaultPrefix, upstream.Auth{})
+}
+
+// startEtcdsealWith is startEtcdseal with another reserved prefix and a user for its own
+// calls. Without a prefix nothing is asked of etcd on a new connection. It serves in this
+// process until the test ends; the URL of its socket is returned.
+func startEtcdsealWith(t *testing.T, etcd, reserved string, auth upstream.Auth) string {
 	t.Helper()
 	dir := t.TempDir()
 	keyFile := filepath.Join(dir, "kek.key")
@@ -51,14 +64,14 @@ func startEtcdseal(t *testing.T, etcd string) string {
 	t.Cleanup(keyring.Close)
 	sealer, err := keyring.Sealer("test", nil)
 	must(t, err)
-	pool, err := upstream.New(upstream.Config{Endpoints: []string{etcd}})
+	pool, err := upstream.New(upstream.Config{Endpoints: []string{etcd}, Auth: auth})
 	must(t, err)
 	t.Cleanup(func() { closeConn(pool) })
 	socket := url.URL{Scheme: "unix", Path: filepath.Join(socketDir(t), "etcdseal")}
 	listener, err := listen.Open(t.Context(), listen.Config{Address: socket.String()})
 	must(t, err)
 	server := proxy.New(proxy.Config{
-		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: etcdstore.DefaultPrefix,
+		Listener: listener, Upstream: pool, Keyring: keyring, Reserved: reserved,
 		Rules: proxy.NewRules([]proxy.Rule{{Prefix: sealed, Sealer: sealer}}),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -84,7 +97,7 @@ func checkStored(t *testing.T, conn *grpc.ClientConn) {
 	must(t, err)
 	under, plain := 0, 0
 	for _, kv := range all.Kvs {
-		isSealed := bytes.HasPrefix(kv.Key, []byte(sealed))
+		isSealed := bytes.HasPrefix(kv.Key, []byte(sealed)) && !bytes.HasPrefix(kv.Key, []byte(sealed+"lock/")) // etcd's locks are empty
 		if isSealed {
 			under++
 		}

@@ -73,11 +73,16 @@ func endOf(prefix string) []byte {
 	return end
 }
 
+// common are values that many keys have, and that comparisons find again.
+var common = []string{"a", "b", "\x00", "ab", "\xff"}
+
 // value is anything: empty, short, around the sizes of buffers, and things that look like the envelopes that the subject makes.
 func (s *space) value(r *rand.Rand) []byte {
-	switch r.IntN(12) {
+	switch r.IntN(14) {
 	case 0:
 		return nil
+	case 12, 13:
+		return []byte(pick(r, common))
 	case 1:
 		return append([]byte("\x00es\x01"), noise(r, r.IntN(80))...)
 	case 2:

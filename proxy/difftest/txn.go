@@ -75,7 +75,7 @@ func (e *engine) comparison() *pb.Compare {
 	}
 	targets := []pb.Compare_CompareTarget{pb.Compare_VERSION, pb.Compare_CREATE, pb.Compare_MOD, pb.Compare_LEASE}
 	if e.cfg.SealedValueOrder || !e.space.touchesSealed(c.Key, c.RangeEnd) {
-		targets = append(targets, pb.Compare_VALUE)
+		targets = append(targets, pb.Compare_VALUE, pb.Compare_VALUE, pb.Compare_VALUE)
 	}
 	switch c.Target = pick(e.rng, targets); c.Target {
 	case pb.Compare_VERSION:
@@ -88,6 +88,12 @@ func (e *engine) comparison() *pb.Compare {
 		c.TargetUnion = &pb.Compare_Lease{Lease: e.leaseOrNone()}
 	case pb.Compare_VALUE:
 		c.TargetUnion = &pb.Compare_Value{Value: e.space.value(e.rng)}
+		if e.chance(2) {
+			c.TargetUnion = &pb.Compare_Value{Value: []byte(pick(e.rng, common))}
+		}
+	}
+	if e.chance(20) { // an operand of another kind than the target, or none
+		c.TargetUnion = pick(e.rng, []*pb.Compare{{}, {TargetUnion: &pb.Compare_Value{Value: []byte("a")}}, {TargetUnion: &pb.Compare_Lease{Lease: 1}}}).TargetUnion
 	}
 	return c
 }

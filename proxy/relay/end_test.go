@@ -154,3 +154,19 @@ func TestProtocolErrorIsHeard(t *testing.T) {
 		}
 	})
 }
+
+// TestAReaderAfterTheEnd has a reader flush what is not its own to write when the pair
+// has just ended: it must not wait for somebody else to write it.
+func TestAReaderAfterTheEnd(t *testing.T) {
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		p := r.pair
+		p.mu.Lock()
+		p.closed = true // as fail does before it closes the connections
+		p.legs[Request].ping(0, [8]byte{})
+		p.mu.Unlock()
+		p.flushFrom(Response)
+		p.mu.Lock()
+		p.closed = false
+		p.mu.Unlock()
+	})
+}

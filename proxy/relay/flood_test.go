@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -48,6 +49,12 @@ func TestFloods(t *testing.T) {
 			}
 			r.client.headers(1, true, "a", "b")
 		}, true},
+		"DATA of dead streams": {nil, func(r *rig, i int) {
+			if i == 0 {
+				r.client.check(r.client.fr.WriteRSTStream(1, http2.ErrCodeCancel))
+			}
+			r.client.data(1, false, nil)
+		}, true},
 		"empty DATA":     {rewritten, func(r *rig, i int) { one(r, i); r.client.data(1, false, nil) }, false},
 		"PRIORITY":       {nil, func(r *rig, i int) { r.client.check(r.client.fr.WritePriority(1, http2.PriorityParam{StreamDep: 3})) }, false},
 		"WINDOW_UPDATE":  {nil, func(r *rig, i int) { one(r, i); r.client.check(r.client.fr.WriteWindowUpdate(1, 1)) }, false},
@@ -73,6 +80,7 @@ func TestFloods(t *testing.T) {
 						break
 					}
 				}
+				time.Sleep(2 * lingerTime) // a client that has erred is heard a little longer
 				synctest.Wait()
 				r.up.all()
 				if grown := heap() - before; grown > 24<<20 {

@@ -527,7 +527,9 @@ func TestBothWriteBeforeTheyRead(t *testing.T) {
 				}
 			}
 			if n != pings {
-				t.Errorf("%d answers to %d pings", n, pings)
+				r.pair.mu.Lock()
+				t.Errorf("%d answers to %d pings; the pair's error is %v", n, pings, r.pair.err)
+				r.pair.mu.Unlock()
 			}
 		}
 	})

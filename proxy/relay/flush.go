@@ -24,9 +24,10 @@ func (p *Pair) flush(d Direction) {
 }
 
 // flushFrom is flush for the goroutine that reads from leg d: it may be held up
-// by the other leg, never by its own, or two peers that both write before they
-// read would wait for each other. It also waits while others write, when more
-// than should be stored has been relayed to that leg meanwhile.
+// by the other leg, with what was relayed to that, never by its own or by what
+// answers the other peer, or two peers that both write before they read would wait
+// for each other. It also waits while others write, when more than should be stored
+// has been relayed to that leg meanwhile.
 func (p *Pair) flushFrom(d Direction) {
 	p.mu.Lock()
 	other := p.legs[1-d]
@@ -36,16 +37,19 @@ func (p *Pair) flushFrom(d Direction) {
 			other.taken.Wait()
 		}
 	}
-	p.flushLocked(1 - d)
+	p.flushBy(1-d, true)
 }
 
 // flushLocked is flush with mu held; it lets go of it.
-func (p *Pair) flushLocked(d Direction) {
+func (p *Pair) flushLocked(d Direction) { p.flushBy(d, false) }
+
+// flushBy is flushLocked for a reader, or for somebody else.
+func (p *Pair) flushBy(d Direction, reader bool) {
 	l := p.legs[d]
 	for {
-		p.writeLeg(d)
-		p.kick(1 - d) // this may have opened a window that l's peer is to be told of
-		if l.writing || l.pending() == 0 {
+		p.writeLeg(d, reader)
+		p.kick(1 - d)                                  // this may have opened a window that l's peer is to be told of
+		if l.writing || l.pending() == 0 || p.closed { // once closed nobody takes what a reader leaves
 			break
 		}
 	}
@@ -84,15 +88,16 @@ func (p *Pair) kick(d Direction) {
 }
 
 // writeLeg writes what waits for a leg until nothing does, unless somebody is
-// at it. mu is held, but not while writing.
-func (p *Pair) writeLeg(d Direction) {
+// at it. A reader leaves what was not relayed to somebody else. mu is held, but
+// not while writing.
+func (p *Pair) writeLeg(d Direction, reader bool) {
 	l := p.legs[d]
 	for n := 0; !l.writing && !l.broken; n++ {
 		p.pump(1 - d)
 		if l.pending() == 0 {
 			return
 		}
-		if n == writeTurns {
+		if n == writeTurns || reader && l.relayed == 0 {
 			p.kick(d)
 			return
 		}
@@ -164,11 +169,14 @@ func (p *Pair) over() error {
 	return errEnded
 }
 
-// answersLeft reports whether answers that came whole are still on their way to
-// the client.
+// answersLeft reports whether answers that came whole, or that need no upstream, are
+// still on their way to the client.
 func (p *Pair) answersLeft() bool {
 	for _, s := range p.streams {
 		h := &s.half[Response]
+		if s.served != nil && !s.long && !s.closed[Request] {
+			return true
+		}
 		if h.endIn && (len(h.queue)+len(h.entries) > 0 || h.state != inputFree) && !s.closed[Request] {
 			return true
 		}

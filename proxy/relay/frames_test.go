@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -14,6 +15,9 @@ func TestFramesOutOfPlace(t *testing.T) {
 	raw := func(typ http2.FrameType, flags http2.Flags, id uint32, payload string) func(*peer) {
 		return func(p *peer) { p.check(p.fr.WriteRawFrame(typ, flags, id, []byte(payload))) }
 	}
+	only := map[string]string{ // what is judged by its sender
+		"DATA on a closed stream": "upstream", "a DATA frame without a byte": "upstream", "DATA on one it has closed": "client",
+	}
 	four, five, eight := "\x00\x00\x00\x01", "\x00\x00\x00\x09\x01", "12345678"
 	for name, test := range map[string]struct {
 		send func(*peer)
@@ -22,6 +26,7 @@ func TestFramesOutOfPlace(t *testing.T) {
 		"DATA on 0":                   {raw(http2.FrameData, 0, 0, "x"), []string{"GOAWAY PROTOCOL_ERROR"}},
 		"DATA on an idle stream":      {raw(http2.FrameData, 0, 99, "x"), []string{"GOAWAY PROTOCOL_ERROR"}},
 		"DATA on a closed stream":     {raw(http2.FrameData, 0, 5, "x"), nil},
+		"DATA on one it has closed":   {raw(http2.FrameData, 0, 5, "x"), []string{"RST_STREAM 5 STREAM_CLOSED"}},
 		"too much padding":            {raw(http2.FrameData, http2.FlagDataPadded, 5, "\x02x"), []string{"GOAWAY PROTOCOL_ERROR"}},
 		"no room for padding":         {raw(http2.FrameData, http2.FlagDataPadded, 5, ""), []string{"GOAWAY FRAME_SIZE_ERROR"}},
 		"a frame too large":           {raw(http2.FrameData, 0, 5, string(make([]byte, maxFramePayload+1))), []string{"GOAWAY FRAME_SIZE_ERROR"}},
@@ -60,6 +65,9 @@ func TestFramesOutOfPlace(t *testing.T) {
 		"a DATA frame without a byte": {raw(http2.FrameData, 0, 5, ""), nil},
 	} {
 		for _, from := range []string{"client", "upstream"} {
+			if only[name] != "" && only[name] != from {
+				continue
+			}
 			t.Run(name+" from the "+from, func(t *testing.T) {
 				pipes(t, Config{}, &testSession{}, func(r *rig) {
 					r.client.call(1, "/p")
@@ -109,15 +117,15 @@ func TestStreamErrors(t *testing.T) {
 		}, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{"RST_STREAM 3 PROTOCOL_ERROR"}},
 		"a stream's window beyond":  {func(r *rig) { r.up.check(r.up.fr.WriteWindowUpdate(3, maxWindow)) }, []string{"RST_STREAM 1 FLOW_CONTROL_ERROR"}, []string{"RST_STREAM 3 FLOW_CONTROL_ERROR"}},
 		"DATA after the end":        {func(r *rig) { r.client.data(1, true, nil); r.up.got(); r.client.data(1, true, nil) }, []string{"RST_STREAM 1 STREAM_CLOSED"}, []string{"RST_STREAM 3 STREAM_CLOSED"}},
-		"HEADERS after the end":     {func(r *rig) { r.client.data(1, true, nil); r.up.got(); r.client.headers(1, true, "a", "b") }, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{"RST_STREAM 3 PROTOCOL_ERROR"}},
+		"HEADERS after the end":     {func(r *rig) { r.client.data(1, true, nil); r.up.got(); r.client.headers(1, true, "a", "b") }, []string{"RST_STREAM 1 STREAM_CLOSED"}, []string{"RST_STREAM 3 STREAM_CLOSED"}},
 		"trailers without an end":   {func(r *rig) { r.client.headers(1, false, "a", "b") }, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{"RST_STREAM 3 PROTOCOL_ERROR"}},
 		"DATA before HEADERS":       {func(r *rig) { r.up.data(3, false, []byte("x")) }, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{"RST_STREAM 3 PROTOCOL_ERROR"}},
 		"informational with an end": {func(r *rig) { r.up.headers(3, true, ":status", "100") }, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{"RST_STREAM 3 PROTOCOL_ERROR"}},
-		"HEADERS on a stream that was": {func(r *rig) {
+		"a window of 0 on a stream that was": {func(r *rig) {
 			r.client.check(r.client.fr.WriteRSTStream(1, 8))
 			r.up.got()
-			r.client.headers(1, true, "a", "b")
-		}, []string{"RST_STREAM 1 STREAM_CLOSED"}, []string{}},
+			r.client.check(r.client.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 4)))
+		}, []string{"RST_STREAM 1 PROTOCOL_ERROR"}, []string{}},
 		"more than the window": {func(r *rig) {
 			r.up.check(r.up.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
 			r.client.data(1, false, make([]byte, clientWindow))
@@ -145,6 +153,25 @@ func TestConnectionErrors(t *testing.T) {
 			r.client.want("end", "GOAWAY 1 PROTOCOL_ERROR")
 			<-r.ran
 		})
+	})
+	t.Run("a stream that was", func(t *testing.T) {
+		for name, end := range map[string]func(*rig){
+			"reset":   func(r *rig) { r.client.check(r.client.fr.WriteRSTStream(1, 8)) },
+			"ended":   func(r *rig) { r.client.data(1, true, nil); r.up.headers(3, true, ":status", "200") },
+			"skipped": func(r *rig) { r.client.call(3, "/p"); r.client.call(7, "/p") },
+		} {
+			pipes(t, Config{}, &testSession{}, func(r *rig) {
+				r.client.call(1, "/p")
+				end(r)
+				r.client.got()
+				r.client.call(map[bool]uint32{false: 1, true: 5}[name == "skipped"], "/p")
+				got := r.client.got()
+				if len(got) != 1 || !strings.HasSuffix(got[0], "STREAM_CLOSED") || !strings.HasPrefix(got[0], "GOAWAY") {
+					t.Errorf("%s: got %v", name, got)
+				}
+				<-r.ran
+			})
+		}
 	})
 	t.Run("more than the connection's window", func(t *testing.T) {
 		pipes(t, Config{QueueLimit: 1}, &testSession{}, func(r *rig) {

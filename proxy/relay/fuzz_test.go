@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -120,7 +121,8 @@ func play(t *testing.T, script []byte) {
 		},
 		lane: func(_ Direction, msg []byte) (int64, bool) { return int64(len(msg) % 3), len(msg)%5 == 0 },
 	}
-	routes := []Route{{}, {Codec: waits}, {Codec: waits, MaxRequest: 100}, {Refuse: &Status{12, ""}}, {HTTPStatus: 404, HTTPBody: "no"}, {Codec: waits, Long: true}}
+	routes := []Route{{}, {Codec: waits}, {Codec: waits, MaxRequest: 100}, {Refuse: &Status{12, ""}}, {HTTPStatus: 404, HTTPBody: "no"}, {Codec: waits, Long: true},
+		{Serve: http.HandlerFunc(echo)}, {Serve: http.HandlerFunc(echo), Long: true}}
 	s := &testSession{
 		route: func(path string) Route { return routes[int(path[len(path)-1])%len(routes)] },
 		own:   &OwnCall{Path: "/own", Done: func([]byte, error) {}},
@@ -140,6 +142,34 @@ func play(t *testing.T, script []byte) {
 	r.close()
 }
 
+// echo answers with what it reads, and sometimes with less or more.
+func echo(w http.ResponseWriter, r *http.Request) {
+	b := make([]byte, 5000)
+	for {
+		n, err := r.Body.Read(b)
+		if n > 0 {
+			switch b[0] % 8 {
+			case 1:
+				panic(http.ErrAbortHandler)
+			case 2:
+				return
+			case 3:
+				<-r.Context().Done()
+			case 4:
+				_, _ = w.Write(make([]byte, 1<<20))
+			case 5:
+				w.(http.Flusher).Flush()
+			}
+		}
+		if _, err := w.Write(b[:n]); err != nil {
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
 // ignoring lets a peer that is lied to hold its tongue.
 type ignoring struct{ *testing.T }
 
@@ -157,7 +187,7 @@ func (p *peer) act(r *rig, next func() byte) {
 	end := flags&1 != 0
 	switch next() % 20 {
 	case 0, 1, 2:
-		p.call(id, "/p"+string(rune('a'+flags%6)), "grpc-encoding", []string{"identity", "gzip", "x"}[max(int(flags)%40-37, 0)])
+		p.call(id, "/p"+string(rune('a'+flags%8)), "grpc-encoding", []string{"identity", "gzip", "x"}[max(int(flags)%40-37, 0)])
 	case 3, 4:
 		p.headers(id, end, ":status", []string{"200", "200", "103", "500"}[flags%4])
 	case 5:

@@ -147,10 +147,15 @@ func TestProxyAnswerSurvivesGoAway(t *testing.T) {
 	pipes(t, Config{}, s, func(r *rig) {
 		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
 		r.client.call(1, "/p")
+		r.client.data(1, true, nil)
+		r.client.call(3, "/p")
 		r.up.check(r.up.fr.WriteGoAway(0, http2.ErrCodeNo, nil))
-		r.client.want("headers", "HEADERS 1 :status=501 content-type=text/plain; charset=utf-8 content-length=2", "GOAWAY 1 NO_ERROR")
+		r.client.want("headers", "HEADERS 1 :status=501 content-type=text/plain; charset=utf-8 content-length=2", "GOAWAY 3 NO_ERROR")
 		r.client.check(r.client.fr.WriteWindowUpdate(1, 10))
-		r.client.want("body", `DATA 1 "no" end`, "RST_STREAM 1 NO_ERROR")
+		r.client.want("body", `DATA 1 "no" end`)
+		r.client.data(3, true, nil)
+		r.client.check(r.client.fr.WriteWindowUpdate(3, 10))
+		r.client.want("the other", "HEADERS 3 :status=501 content-type=text/plain; charset=utf-8 content-length=2", `DATA 3 "no" end`)
 	})
 }
 

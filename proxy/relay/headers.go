@@ -79,16 +79,19 @@ func (p *Pair) onBlock(d Direction, f frame, block []byte) error {
 	}
 	if s := p.streams[f.id]; s != nil {
 		p.onTrailers(s, Request, l.fields, end)
-	} else {
-		l.reset(f.id, http2.ErrCodeStreamClosed)
+		return nil
 	}
-	return nil
+	return p.onStrayHeaders(f.id, end)
 }
 
 // onTrailers takes the header block that ends one direction of a stream.
 func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, end bool) {
 	h := &s.half[d]
-	if !end || h.endIn {
+	if h.endIn {
+		p.resetBoth(s, http2.ErrCodeStreamClosed)
+		return
+	}
+	if !end || d == Request && (s.wrongLength(0, true) || !validTrailers(fields)) {
 		p.resetBoth(s, http2.ErrCodeProtocol)
 		return
 	}
@@ -101,7 +104,12 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		s.code, _ = statusOf(fields)
 	}
 	if s.gone(d) {
+		p.answerLater(s)
 		p.settle(s)
+		return
+	}
+	if s.served != nil { // it has no use for them
+		s.served.take(nil)
 		return
 	}
 	if h.rewriting && (h.state != inputFree || len(h.entries) > 0) || d == Request && h.asm.have > 0 {

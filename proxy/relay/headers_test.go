@@ -200,6 +200,63 @@ func TestTrailersOfARequest(t *testing.T) {
 	}
 }
 
+// TestLengthOfARequest: a body that is not as long as the request says ends the
+// stream with an error, on both legs, when that is seen.
+func TestLengthOfARequest(t *testing.T) {
+	for name, test := range map[string]struct {
+		lengths []string
+		send    func(p *peer)
+		wrong   bool
+	}{
+		"as long":      {[]string{"5"}, func(p *peer) { p.data(1, false, []byte("123")); p.data(1, true, []byte("45")) }, false},
+		"padded":       {[]string{"1"}, func(p *peer) { p.check(p.fr.WriteDataPadded(1, true, []byte("1"), make([]byte, 9))) }, false},
+		"the same":     {[]string{"1", "1"}, func(p *peer) { p.data(1, true, []byte("1")) }, false},
+		"trailers":     {[]string{"1"}, func(p *peer) { p.data(1, false, []byte("1")); p.headers(1, true, "a", "b") }, false},
+		"too long":     {[]string{"4"}, func(p *peer) { p.data(1, false, []byte("123")); p.data(1, false, []byte("45")) }, true},
+		"too short":    {[]string{"4"}, func(p *peer) { p.data(1, true, []byte("123")) }, true},
+		"cut off":      {[]string{"4"}, func(p *peer) { p.data(1, false, []byte("1")); p.headers(1, true, "a", "b") }, true},
+		"not a number": {[]string{"+1"}, func(p *peer) { p.data(1, true, []byte("1")) }, true},
+		"two":          {[]string{"1", "2"}, func(p *peer) { p.data(1, true, []byte("1")) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pipes(t, Config{}, &testSession{}, func(r *rig) {
+				kv := []string{":method", "POST", ":scheme", "http", ":path", "/p"}
+				for _, n := range test.lengths {
+					kv = append(kv, "content-length", n)
+				}
+				r.client.headers(1, false, kv...)
+				test.send(r.client)
+				r.up.got()
+				want := []string{}
+				if test.wrong {
+					want = append(want, "RST_STREAM 1 PROTOCOL_ERROR")
+				}
+				r.client.want("client", want...)
+				if got := r.streams() == 0; got != test.wrong {
+					t.Errorf("the stream ended: %v", got)
+				}
+			})
+		})
+	}
+	pipes(t, Config{}, &testSession{}, func(r *rig) {
+		r.client.headers(1, true, ":method", "POST", ":scheme", "http", ":path", "/p", "content-length", "1")
+		r.client.headers(3, true, ":method", "POST", ":scheme", "http", ":path", "/p", "content-length", "0")
+		r.client.want("no body", "RST_STREAM 1 PROTOCOL_ERROR")
+		r.up.want("the good one alone", "HEADERS 5 "+":method=POST :scheme=http :path=/p content-length=0 end")
+	})
+}
+
+func TestTrailersThatAreNotWellFormed(t *testing.T) {
+	for _, kv := range [][]string{{":method", "GET"}, {":status", "200"}, {"Capital", "x"}, {"connection", "close"}} {
+		pipes(t, Config{}, &testSession{}, func(r *rig) {
+			r.client.call(1, "/p")
+			r.client.headers(1, true, kv...)
+			r.client.want(kv[0], "RST_STREAM 1 PROTOCOL_ERROR")
+			r.up.want("upstream", "HEADERS 3 "+pHeaders, "RST_STREAM 3 PROTOCOL_ERROR")
+		})
+	}
+}
+
 // TestTableSizeOfThePeer has the upstream allow no table at all: a block that
 // used one could not be decoded by it.
 func TestTableSizeOfThePeer(t *testing.T) {

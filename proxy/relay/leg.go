@@ -17,9 +17,9 @@ const (
 	// connWindow is the same for a whole connection; it is given back on
 	// receipt, so it only has to cover what is on its way.
 	connWindow = 8 << 20
-	// creditStep is how much of a connection's window gathers before it is
-	// given back; of a stream's it is a quarter.
-	creditStep = 64 << 10
+	// creditStep is how much of a connection's window gathers before it is given
+	// back, each time by a write of its own; of a stream's it is a quarter.
+	creditStep = connWindow / 8
 	// maxLoose bounds what a leg may hold of messages that have no place in the
 	// budget: small ones that have come in part, and what has come behind a
 	// message that waits. A stream that would need more is refused.

@@ -131,6 +131,9 @@ func (p *Pair) resume(s *stream, d Direction) {
 // wake goes on with a half that was parked, when there is room. mu is held.
 func (p *Pair) wake(s *stream, d Direction) {
 	h := &s.half[d]
+	if s.served != nil {
+		s.served.wake(d)
+	}
 	if h.state != inputParked || p.closed || p.full(s, d, 2) {
 		return
 	}

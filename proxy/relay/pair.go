@@ -32,7 +32,9 @@ type Pair struct {
 
 	lastID     uint32 // highest stream that the client opened
 	answeredID uint32 // highest stream that was answered without the upstream
-	opened     int    // streams open upstream, the proxy's own included
+	left       leavers
+	opened     int // streams open upstream, the proxy's own included
+	serving    int // handlers at work
 
 	greeted     bool // the client has been sent its first SETTINGS
 	goAwaySent  bool

@@ -80,6 +80,9 @@ func (p *Pair) onData(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	l.repay(p.withheld(d))
+	if s == nil && err == nil && d == Request {
+		p.onStray(f.id, f.has(http2.FlagDataEndStream))
+	}
 	if s == nil || s.closed[d] {
 		return err
 	}
@@ -90,7 +93,7 @@ func (p *Pair) onData(d Direction, f frame) error {
 		p.resetBoth(s, http2.ErrCodeStreamClosed)
 	case h.recvWindow < 0:
 		p.resetBoth(s, http2.ErrCodeFlowControl)
-	case d == Response && !h.begun:
+	case d == Response && !h.begun, d == Request && s.wrongLength(len(data), f.has(http2.FlagDataEndStream)):
 		p.resetBoth(s, http2.ErrCodeProtocol)
 	default:
 		h.credit += int64(n - len(data))
@@ -109,7 +112,11 @@ func (p *Pair) takeData(s *stream, d Direction, data []byte, end bool) {
 	}
 	p.repayStream(s, d) // padding, and what is not wanted
 	switch {
+	case s.later != nil:
+		p.answerLater(s)
 	case s.gone(d):
+	case s.served != nil:
+		s.served.take(data)
 	case h.rewriting && len(data) > 0:
 		p.input(s, d, data)
 	case h.rewriting:
@@ -131,12 +138,16 @@ func (p *Pair) onReset(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	if s == nil {
+		if d == Request {
+			p.left.forget(f.id)
+		}
 		return err
 	}
 	s.closed[d] = true
 	h := &s.half[Response]
 	switch {
 	case d == Request:
+		s.half[Request].endIn = true // nothing may follow a reset
 		p.resetUpstream(s, code)
 		p.drop(s)
 	case code == http2.ErrCodeNo && !h.swallow:
@@ -172,6 +183,9 @@ func (p *Pair) onWindowUpdate(d Direction, f frame) error {
 	}
 	s, err := p.lookup(d, f.id)
 	if s == nil {
+		if err == nil && d == Request && n == 0 {
+			l.reset(f.id, http2.ErrCodeProtocol)
+		}
 		return err
 	}
 	h := &s.half[1-d]

@@ -17,6 +17,7 @@ package relay
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"golang.org/x/net/http2/hpack"
@@ -52,6 +53,10 @@ type Route struct {
 	// is not gRPC. Nothing goes upstream.
 	HTTPStatus int
 	HTTPBody   string
+	// Serve, when set, answers the request here, on a goroutine of its own. Nothing
+	// goes upstream. The handler's context ends with the stream, the client's
+	// connection, or the pair, which waits for the handler to return.
+	Serve http.Handler
 	// Codec, when set, sees each message in both directions.
 	Codec Codec
 	// MaxRequest is the largest request message in bytes that a stream with a

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -11,9 +12,7 @@ import (
 // onRequest opens a stream.
 func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 	if code := p.admit(id, l.fields); code != http2.ErrCodeNo {
-		p.mu.Lock()
-		l.reset(id, code)
-		p.mu.Unlock()
+		p.turnAway(l, id, end, code)
 		return
 	}
 	r := Route{HTTPStatus: 431, HTTPBody: "etcdseal: the header list is too large\n"}
@@ -21,6 +20,17 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 		r = p.session.Route(l.fields)
 	}
 	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
+	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
+		p.turnAway(l, id, end, http2.ErrCodeProtocol)
+		return
+	}
+	var request *http.Request
+	if r.Serve != nil {
+		var err error
+		if request, err = newRequest(l.conn, l.fields, end); err != nil {
+			r.HTTPStatus, r.HTTPBody = http.StatusBadRequest, "etcdseal: "+err.Error()+"\n"
+		}
+	}
 	fields := p.requestFields(s, l.fields)
 	if st := badEncoding(s.half[Request].encoding); st != nil && r.Refuse == nil {
 		r.Refuse = st
@@ -44,6 +54,8 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 		p.refuse(s, r.Refuse)
 	case r.HTTPStatus != 0:
 		p.answerHTTP(s, r.HTTPStatus, r.HTTPBody)
+	case r.Serve != nil:
+		p.serve(s, r.Serve, request)
 	default:
 		s.forwarded = true
 		p.opened++
@@ -69,6 +81,16 @@ func (p *Pair) admit(id uint32, fields []hpack.HeaderField) http2.ErrCode {
 	return http2.ErrCodeNo
 }
 
+// turnAway resets a stream that is not to be.
+func (p *Pair) turnAway(l *leg, id uint32, end bool, code http2.ErrCode) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.reset(id, code)
+	if !end {
+		p.left.add(id)
+	}
+}
+
 // requestFields prepares a request's fields for the upstream, in place. What
 // would let the upstream compress or count what is rewritten is left out.
 func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.HeaderField {
@@ -91,19 +113,75 @@ func (p *Pair) requestFields(s *stream, fields []hpack.HeaderField) []hpack.Head
 
 // answerHTTP answers a request that is not gRPC.
 func (p *Pair) answerHTTP(s *stream, status int, body string) {
-	fields := []hpack.HeaderField{
+	p.answeredID = max(p.answeredID, s.id)
+	s.half[Request].swallow = true
+	p.answerAtEnd(s, item{kind: itemHeaders, fields: []hpack.HeaderField{
 		{Name: ":status", Value: strconv.Itoa(status)},
 		{Name: "content-type", Value: "text/plain; charset=utf-8"},
 		{Name: "content-length", Value: strconv.Itoa(len(body))},
+	}}, item{kind: itemData, data: []byte(body), end: true})
+}
+
+// maxIgnored is how long a request's body may be that is read to its end before
+// the request is answered without it.
+const maxIgnored = 64 << 10
+
+// answerAtEnd ends a stream with items once all of the request, of which nothing is
+// wanted any more, has come: an answer in the middle would take a RST_STREAM along,
+// and hide what is wrong with the rest.
+func (p *Pair) answerAtEnd(s *stream, items ...item) {
+	s.later = items
+	p.answerLater(s)
+}
+
+// answerLater does what answerAtEnd has put off, when it is time.
+func (p *Pair) answerLater(s *stream) {
+	items := s.later
+	if items == nil || !s.half[Request].endIn && s.taken <= maxIgnored {
+		return
 	}
-	p.answeredID = max(p.answeredID, s.id)
-	s.half[Request].swallow = true
-	p.push(s, Response, item{kind: itemHeaders, fields: fields})
-	p.push(s, Response, item{kind: itemData, data: []byte(body), end: true})
+	s.later = nil
+	for _, it := range items {
+		p.push(s, Response, it)
+	}
 	if !s.half[Request].endIn {
 		p.push(s, Response, item{kind: itemReset, code: http2.ErrCodeNo})
 	}
 	p.settle(s)
+}
+
+// contentLength is what a request says of its body's length, -1 if nothing, and
+// -2 if nothing that makes sense.
+func contentLength(fields []hpack.HeaderField) int64 {
+	length := int64(-1)
+	for i := range fields {
+		if fields[i].Name != "content-length" {
+			continue
+		}
+		n, err := strconv.ParseUint(fields[i].Value, 10, 63)
+		if err != nil || length >= 0 && length != int64(n) {
+			return -2
+		}
+		length = int64(n)
+	}
+	return length
+}
+
+// wrongLength takes n more bytes of a request's body, and reports whether it is
+// not as long as its content-length says (RFC 9113, 8.1.1).
+func (s *stream) wrongLength(n int, end bool) bool {
+	s.taken += int64(n)
+	return s.length == -2 || s.length >= 0 && (s.taken > s.length || end && s.taken < s.length)
+}
+
+// validTrailers checks the fields that end a request (RFC 9113, 8.1).
+func validTrailers(fields []hpack.HeaderField) bool {
+	for i := range fields {
+		if f := &fields[i]; strings.HasPrefix(f.Name, ":") || !validField(f.Name, f.Value) {
+			return false
+		}
+	}
+	return true
 }
 
 // validRequest checks a request's fields as RFC 9113, 8.2 and 8.3 ask for.

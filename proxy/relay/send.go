@@ -300,6 +300,9 @@ func (p *Pair) settle(s *stream) {
 // drop takes a stream out of the pair and lets go of what it holds.
 func (p *Pair) drop(s *stream) {
 	delete(p.streams, s.id)
+	if !s.half[Request].endIn {
+		p.left.add(s.id)
+	}
 	if s.forwarded {
 		p.opened--
 	}

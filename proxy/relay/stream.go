@@ -14,7 +14,10 @@ type stream struct {
 	method  string
 	started time.Time
 	codec   Codec
-	max     int // largest request message
+	max     int    // largest request message
+	length  int64  // of the request's body, as content-length says
+	taken   int64  // of it has come
+	later   []item // when the request has come whole
 
 	forwarded bool // opened upstream
 	long      bool
@@ -27,6 +30,8 @@ type stream struct {
 	closed [2]bool
 
 	half [2]half
+
+	served *served // answered here by a handler
 
 	ctx    context.Context // made when something parks
 	cancel context.CancelFunc

@@ -157,10 +157,29 @@ func TestAnswersThatAreNotGRPC(t *testing.T) {
 	s := &testSession{route: func(string) Route { return Route{HTTPStatus: 501, HTTPBody: "no"} }}
 	pipes(t, Config{}, s, func(r *rig) {
 		r.client.headers(1, true, ":method", "GET", ":scheme", "http", ":path", "/health")
-		r.client.call(3, "/health")
+		for id := uint32(3); id <= 9; id += 2 {
+			r.client.call(id, "/health")
+		}
 		want := "HEADERS %d :status=501 content-type=text/plain; charset=utf-8 content-length=2"
-		r.client.want("answers", fmt.Sprintf(want, 1), `DATA 1 "no" end`, fmt.Sprintf(want, 3), `DATA 3 "no" end`, "RST_STREAM 3 NO_ERROR")
+		r.client.want("answer", fmt.Sprintf(want, 1), `DATA 1 "no" end`)
+		r.client.data(3, false, []byte("body"))
+		r.client.want("nothing before the end")
+		r.client.data(3, true, nil)
+		r.client.want("answer after DATA", fmt.Sprintf(want, 3), `DATA 3 "no" end`)
+		r.client.headers(5, true, "a", "b")
+		r.client.want("answer after trailers", fmt.Sprintf(want, 5), `DATA 5 "no" end`)
+		r.client.check(r.client.fr.WriteRSTStream(7, http2.ErrCodeCancel))
+		r.client.want("none after a reset")
+		for range maxIgnored / maxFramePayload {
+			r.client.data(9, false, make([]byte, maxFramePayload))
+		}
+		r.client.got()
+		r.client.data(9, false, make([]byte, 1))
+		r.client.want("answer to a body without end", fmt.Sprintf(want, 9), `DATA 9 "no" end`, "RST_STREAM 9 NO_ERROR")
 		r.up.want("nothing went up")
+		if n := r.streams(); n != 0 {
+			t.Errorf("%d streams", n)
+		}
 	})
 }
 

@@ -13,8 +13,13 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// refusalTerm is how long a refused login is not tried again: each costs etcd a bcrypt comparison.
-const refusalTerm = 10 * time.Second
+const (
+	// refusalTerm is how long a failed login is not tried again, if it was refused or if there is an old token: each costs etcd a bcrypt comparison.
+	refusalTerm = 10 * time.Second
+	// freshTerm is how old a token may be that Token returns: etcd's JSON web tokens cannot be used for ever (by default for five minutes), and a new
+	// connection whose first call is refused is of no use.
+	freshTerm = time.Minute
+)
 
 // tokens holds the token of the proxy's own user.
 type tokens struct {
@@ -28,7 +33,7 @@ type login struct {
 	done  chan struct{}
 	token string
 	err   error
-	until time.Time // when an err may be tried again
+	until time.Time // when another login is due: the token is old, or an err may be tried again. Pool.tokens.mu guards it once this is the last login
 }
 
 // cached returns the token of the last login, empty if there is none.
@@ -42,8 +47,9 @@ func (t *tokens) cached() string {
 }
 
 // Token returns a token for the proxy's own calls, to be sent as the metadata "token". It is empty when no user is configured or etcd has authentication
-// switched off. A token is kept until Invalidate; callers that need one at the same time share one call of Authenticate, which goes on when one of them
-// leaves. A wrong password is not tried again for ten seconds.
+// switched off. A token is kept until Invalidate, but for no longer than a minute if a new one can be had; callers that need one at the same time share one
+// call of Authenticate, which goes on when one of them leaves. A wrong password is not tried again for ten seconds, and neither is a new token that cannot
+// be had while there is an old one.
 func (p *Pool) Token(ctx context.Context) (string, error) {
 	if p.cfg.Auth.Username == "" {
 		return "", nil
@@ -73,7 +79,7 @@ func (p *Pool) login() *login {
 	t := &p.tokens
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.last != nil && (t.last.err == nil || p.cfg.Now().Before(t.last.until)) {
+	if t.last != nil && p.cfg.Now().Before(t.last.until) {
 		return t.last
 	}
 	if t.pending != nil {
@@ -85,7 +91,11 @@ func (p *Pool) login() *login {
 		lasting := p.authenticate(l)
 		t.mu.Lock()
 		t.pending = nil
-		if lasting {
+		switch old := t.last; {
+		case l.err != nil && old != nil && old.err == nil: // perhaps the old token still serves
+			l.token, l.err = old.token, nil
+			old.until = p.cfg.Now().Add(refusalTerm)
+		case lasting:
 			t.last = l
 		}
 		t.mu.Unlock()
@@ -101,10 +111,8 @@ func (p *Pool) authenticate(l *login) (lasting bool) {
 	for _, e := range p.ranked() {
 		token, err := p.askToken(e)
 		switch known := rpctypes.Error(err); {
-		case err == nil:
-			l.token = token
-			return true
-		case errors.Is(known, rpctypes.ErrAuthNotEnabled):
+		case err == nil || errors.Is(known, rpctypes.ErrAuthNotEnabled):
+			l.token, l.until = token, p.cfg.Now().Add(freshTerm)
 			return true
 		case errors.Is(known, rpctypes.ErrAuthFailed):
 			l.err = fmt.Errorf("authenticating with etcd as %s: %w", p.cfg.Auth.Username, err)

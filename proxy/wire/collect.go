@@ -1,6 +1,9 @@
 package wire
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // OpKind is what an operation does to keys.
 type OpKind uint8
@@ -89,11 +92,11 @@ func (s *Scan) finish(done action, f *frame) verdict {
 
 // addOp adds the operation that the fields of a request make.
 func (s *Scan) addOp(done action, f *frame) verdict {
-	if len(s.Ops) == MaxOps {
-		s.tooMany = true
-		return malformed
+	if len(s.Ops) == s.most {
+		return tooMany
 	}
-	op := Op{Value: -1, Key: s.part(f.bytes[slotKey]), End: s.part(f.bytes[slotEnd])}
+	op := s.newOp()
+	op.Value, op.Key, op.End = -1, s.part(f.bytes[slotKey]), s.part(f.bytes[slotEnd])
 	// Each level of a Txn nests two messages; the request itself is the first.
 	op.Depth = max(0, (f.depth-2)/2)
 	switch done {
@@ -104,7 +107,7 @@ func (s *Scan) addOp(done action, f *frame) verdict {
 		op.IgnoreLease = f.num[slotIgnoreLease] != 0
 		op.Value = s.addValue(f, f.bytes[slotValue], 2<<3|2, op.Key)
 	case addRange:
-		s.fillRange(&op, f)
+		s.fillRange(op, f)
 	case addDelete:
 		op.Kind, op.PrevKV = OpDelete, f.num[slotPrevKV] != 0
 	case addCompare:
@@ -132,8 +135,23 @@ func (s *Scan) addOp(done action, f *frame) verdict {
 		}
 		op.Value = s.addValue(f, f.bytes[slotValue], 3<<3|2, key)
 	}
-	s.Ops = append(s.Ops, op)
 	return plain
+}
+
+// newOp adds an operation to the list, where it stands, as newValue does.
+func (s *Scan) newOp() *Op {
+	n := len(s.Ops)
+	switch {
+	case n < cap(s.Ops):
+	case n < fewParts:
+		s.Ops = slices.Grow(s.Ops, 1)
+	default:
+		// All at once: on the way there append would allocate five times as much.
+		s.Ops = append(make([]Op, 0, s.most), s.Ops...)
+		s.Values = append(make([]Value, 0, s.most), s.Values...)
+	}
+	s.Ops = s.Ops[:n+1]
+	return &s.Ops[n]
 }
 
 // fillRange makes a Range of its fields.
@@ -147,17 +165,28 @@ func (s *Scan) fillRange(op *Op, f *frame) {
 	op.Filters = f.num[slotFilters] != 0
 }
 
-// addValue adds a value and returns its index. An absent field (of a request)
-// goes where its message ends.
+// addValue adds the value of the message in f and returns its index. An absent
+// field (of a request) goes where its message ends.
 func (s *Scan) addValue(f *frame, p span, tag byte, key []byte) int {
 	if p.data == 0 {
-		p = span{f.end, f.end, f.end}
+		p = span{f.place.end, f.place.end, f.place.end, f.place.end}
 	}
-	s.Values = append(s.Values, Value{
-		Key: key, Old: s.Msg[p.data:p.end:p.end], Prev: f.prev,
-		at: p.tag, data: p.data, end: p.end, parent: f.parent, tag: tag,
-	})
+	v := s.newValue(p, key)
+	v.Prev, v.parent, v.tag, v.holder = f.prev, f.parent, tag, f.place
 	return len(s.Values) - 1
+}
+
+// newValue adds a value to the list, where it stands: to copy one costs more than
+// the rest of reading it. Beyond the list's length all values are zero.
+func (s *Scan) newValue(p span, key []byte) *Value {
+	n := len(s.Values)
+	if n == cap(s.Values) {
+		s.Values = slices.Grow(s.Values, 1)
+	}
+	s.Values = s.Values[:n+1]
+	v := &s.Values[n]
+	v.Key, v.Old, v.field = key, s.Msg[p.data:p.end:p.end], p
+	return v
 }
 
 // setHeader keeps the response's header, not those of the operations in a Txn.

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 var changes = []change{grow, shrink, mixed}
@@ -18,7 +20,8 @@ func FuzzScan(f *testing.F) {
 }
 
 // FuzzRandom compares the walker with the generated code on encodings that are
-// made from the descriptors: valid, whatever the order and number of fields.
+// made from the descriptors: valid, whatever the order and number of fields, and
+// with some of their bytes changed, valid or not.
 func FuzzRandom(f *testing.F) {
 	for m := RangeRequest; m < header; m++ {
 		f.Add(uint64(m), byte(m), byte(10))
@@ -27,7 +30,11 @@ func FuzzRandom(f *testing.F) {
 		message := RangeRequest + Message(m)%(header-RangeRequest)
 		r := newRand(seed)
 		msg := randomWire(r, generated(message).ProtoReflect().Descriptor(), 6, int(odd%60))
-		compareScan(t, new(Scan), message, msg, changes[r.IntN(len(changes))])
+		compareScan(t, new(Scan), message, slices.Clone(msg), changes[r.IntN(len(changes))])
+		for range min(len(msg), 8) {
+			msg[r.IntN(len(msg))] ^= byte(1 << r.IntN(8))
+			compareScan(t, new(Scan), message, slices.Clone(msg), changes[r.IntN(len(changes))])
+		}
 	})
 }
 
@@ -79,12 +86,30 @@ func TestCanonicalIsPlain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Parse(m, msg); err != nil {
-				t.Fatal(err)
+			if got, want := count(m, msg, MaxOps, 1), parts(p.ProtoReflect()); got != want {
+				t.Fatalf("%s %x: %d parts, want %d", m, msg, got, want)
 			}
+			compareScan(t, s, m, msg, changes[i%3])
 			if s.Normalised {
 				t.Fatalf("%s %x: the slow path was taken", m, msg)
 			}
 		}
 	}
+}
+
+// parts counts the messages in a message of generated code.
+func parts(p protoreflect.Message) (n int) {
+	p.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				n += 1 + parts(v.List().Get(i).Message())
+			}
+		default:
+			n += 1 + parts(v.Message())
+		}
+		return true
+	})
+	return n
 }

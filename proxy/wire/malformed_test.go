@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -74,32 +73,37 @@ func TestDepth(t *testing.T) {
 	for _, c := range []struct {
 		txns int
 		ok   bool
-	}{{1, true}, {128, true}, {maxDepth/2 - 1, true}, {maxDepth / 2, false}, {100000, false}} {
-		msg := nestedTxn(c.txns)
-		s := new(Scan)
-		err := s.Parse(TxnRequest, msg)
-		if (err == nil) != c.ok {
-			t.Fatalf("%d transactions: %v", c.txns, err)
-		}
-		if refused := proto.Unmarshal(msg, new(etcdserverpb.TxnRequest)); (refused == nil) != c.ok {
-			t.Fatalf("%d transactions: generated code says %v", c.txns, refused)
-		}
-		if err == nil && (s.Ops[0].Depth != c.txns-1 || string(s.Values[0].Key) != "/a") {
-			t.Errorf("%d transactions: op %+v", c.txns, s.Ops[0])
+	}{{1, true}, {128, true}, {511, true}, {512, false}, {10000, false}, {100000, false}} {
+		for _, odd := range []bool{false, true} {
+			msg := nestedTxn(c.txns)
+			if odd { // as the first field, so that all is left to the generated code
+				msg = append(numField(1, 1), msg...)
+			}
+			s := new(Scan)
+			err := s.Parse(TxnRequest, msg)
+			if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrTooManyOps) {
+				t.Fatalf("%d transactions: %v", c.txns, err)
+			}
+			if err == nil && (s.Ops[0].Depth != c.txns-1 || string(s.Values[0].Key) != "/a") {
+				t.Errorf("%d transactions: op %+v", c.txns, s.Ops[0])
+			}
 		}
 	}
 	compareScan(t, new(Scan), TxnRequest, nestedTxn(300), grow)
 }
 
 func TestTooManyOps(t *testing.T) {
-	op := lenField(2, lenField(2))
+	small, large := lenField(2, lenField(2)), lenField(2, lenField(2, lenField(1, make([]byte, 20))))
 	s := new(Scan)
-	if err := s.Parse(TxnRequest, bytes.Repeat(op, MaxOps)); err != nil {
-		t.Errorf("%d ops: %v", MaxOps, err)
-	}
-	err := s.Parse(TxnRequest, bytes.Repeat(op, MaxOps+1))
-	if !errors.Is(err, ErrTooManyOps) || errors.Is(err, ErrMalformed) {
-		t.Errorf("%d ops: %v", MaxOps+1, err)
+	for _, c := range []struct {
+		op []byte
+		n  int
+		ok bool
+	}{{small, 1365, true}, {small, 1366, false}, {large, MaxOps, true}, {large, MaxOps + 1, false}} {
+		err := s.Parse(TxnRequest, bytes.Repeat(c.op, c.n))
+		if (err == nil) != c.ok || err != nil && (!errors.Is(err, ErrTooManyOps) || errors.Is(err, ErrMalformed)) {
+			t.Errorf("%d operations of %d bytes: %v", c.n, len(c.op), err)
+		}
 	}
 	if cap(s.Ops)+cap(s.Values)+cap(s.nodes) > 3*keptEntries {
 		t.Errorf("the scan keeps %d ops, %d values, %d nodes", cap(s.Ops), cap(s.Values), cap(s.nodes))

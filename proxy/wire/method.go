@@ -40,18 +40,6 @@ func Methods() []Method {
 	return list
 }
 
-// MalformedText is the text of the status Internal by which etcd 3.7's server
-// answers a request of this method that does not unmarshal. The text comes from
-// google.golang.org/grpc, which words it differently for unary methods and for
-// streams up to version 1.83, followed by that of google.golang.org/protobuf.
-func (m Method) MalformedText() string {
-	const cause = "proto: cannot parse invalid wire-format data"
-	if m.ClientStreams || m.ServerStreams {
-		return "grpc: failed to unmarshal the received message: " + cause
-	}
-	return "grpc: error unmarshalling request: " + cause
-}
-
 // methods are all methods of etcd 3.7 and of the health service beside them.
 var methods = index(
 	Method{Path: "/etcdserverpb.KV/Range", Class: Rewritten, Request: RangeRequest, Response: RangeResponse},

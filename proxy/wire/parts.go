@@ -14,41 +14,41 @@ import (
 // parts are put together again.
 func Whole(part []byte) (whole, need int) {
 	for {
-		left := part[whole:]
-		tag, n := protowire.ConsumeVarint(left)
-		if n >= 0 && protowire.Type(tag&7) == protowire.BytesType {
-			length, k := protowire.ConsumeVarint(left[n:])
-			switch {
-			case k < 0:
-				return whole, moreThan(left, k)
-			case length > maxMessage:
-				return whole, 0
-			case uint64(len(left)-n-k) < length:
-				return whole, n + k + int(length)
+		if whole < len(part) && part[whole]&0x87 == byte(protowire.BytesType) && part[whole]>>3 > 0 {
+			if _, end := shortField(part, whole, len(part)); end > 0 {
+				whole = end
+				continue
 			}
-			whole += n + k + int(length)
-			continue
 		}
-		if n >= 0 {
-			_, _, n = protowire.ConsumeField(left)
+		left := part[whole:]
+		_, typ, n := protowire.ConsumeTag(left)
+		if n > 0 && typ == protowire.BytesType {
+			if length, k := protowire.ConsumeVarint(left[n:]); k > 0 && uint64(len(left)-n-k) < length {
+				return whole, needed(length, n+k)
+			}
 		}
-		if n < 0 {
-			return whole, moreThan(left, n)
+		_, _, n = protowire.ConsumeField(left)
+		switch {
+		case n > 0:
+			whole += n
+		case protowire.ParseError(n) == io.ErrUnexpectedEOF:
+			return whole, len(left) + 1
+		default:
+			return whole, 0
 		}
-		whole += n
 	}
 }
 
 // maxMessage is the largest message that gRPC can carry, in bytes.
 const maxMessage = 1<<32 - 1
 
-// moreThan is how many bytes to ask for when a field cannot be read from left, with
-// the error that protowire gives.
-func moreThan(left []byte, code int) int {
-	if protowire.ParseError(code) == io.ErrUnexpectedEOF {
-		return len(left) + 1
+// needed is how long a field is whose content comes behind so many bytes, 0 if no
+// message can hold it.
+func needed(length uint64, before int) int {
+	if length > maxMessage {
+		return 0
 	}
-	return 0
+	return before + int(length)
 }
 
 // streamTag is the tag of the only field of a RangeStreamResponse.

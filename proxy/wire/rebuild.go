@@ -8,28 +8,22 @@ import (
 
 // Size returns the length of the message with the values replaced, in bytes.
 func (s *Scan) Size() int {
-	grown, _ := s.measure()
-	return len(s.Msg) + grown
+	return len(s.Msg) + s.measure()
 }
 
 // Append appends the message with the values replaced to dst and returns the
 // extended slice. It allocates at most once. dst must not overlap the message.
-func (s *Scan) Append(dst []byte) []byte {
-	grown, changed := s.measure()
-	dst = slices.Grow(dst, len(s.Msg)+grown)
-	if !changed {
-		return append(dst, s.Msg...)
-	}
-	return s.emit(dst)
-}
+func (s *Scan) Append(dst []byte) []byte { return s.AppendFunc(dst, nil) }
 
 // AppendFunc is Append for values that are made where they will stand: for each
 // value i that is to be replaced and has no New, fill appends exactly NewLen bytes
 // to dst, which has the capacity, and returns it.
 func (s *Scan) AppendFunc(dst []byte, fill func(dst []byte, i int) []byte) []byte {
-	s.fill = fill
-	defer func() { s.fill = nil }()
-	return s.Append(dst)
+	dst = slices.Grow(dst, s.Size())
+	if !s.changed() {
+		return append(dst, s.Msg...)
+	}
+	return s.emit(dst, fill, nil)
 }
 
 // InPlaceFunc is InPlace for values that are made on the way: for each value i that
@@ -38,16 +32,25 @@ func (s *Scan) AppendFunc(dst []byte, fill func(dst []byte, i int) []byte) []byt
 // The message is appended to dst, which is nil or stands, in the same memory,
 // anywhere before Msg.
 func (s *Scan) InPlaceFunc(dst []byte, open func(i int) []byte) []byte {
-	_, changed := s.measure()
 	if dst == nil {
 		dst = s.Msg[:0]
 	}
-	if !changed {
-		return append(dst, s.Msg...)
+	if !s.changed() {
+		return join(dst, s.Msg)
 	}
-	s.open = open
-	defer func() { s.open = nil }()
-	return s.emit(dst)
+	if len(s.nodes) > 0 {
+		s.measure()
+	}
+	return s.emit(dst, nil, open)
+}
+
+// join is append, without a copy if the bytes stand there already.
+func join(dst, b []byte) []byte {
+	n := len(dst) + len(b)
+	if len(b) > 0 && n <= cap(dst) && &dst[:n][len(dst)] == &b[0] {
+		return dst[:n]
+	}
+	return append(dst, b...)
 }
 
 // InPlace builds the message with the values replaced in the memory of Msg and
@@ -55,10 +58,10 @@ func (s *Scan) InPlaceFunc(dst []byte, open func(i int) []byte) []byte {
 // one; then the result is a new slice. The Scan is of no more use: Msg and the
 // slices in Values have been overwritten.
 func (s *Scan) InPlace() []byte {
-	_, changed := s.measure()
-	if !changed {
+	if !s.changed() {
 		return s.Msg
 	}
+	s.measure()
 	for i := range s.Values {
 		if v := &s.Values[i]; v.Replace && v.length() > len(v.Old) {
 			return s.Append(nil)
@@ -66,12 +69,24 @@ func (s *Scan) InPlace() []byte {
 	}
 	// No field gets longer, no length takes more bytes: what is written never
 	// overtakes what is read.
-	return s.emit(s.Msg[:0])
+	return s.emit(s.Msg[:0], nil, nil)
 }
 
-// measure computes how much longer the message and each node get. changed is
-// false if no value is replaced.
-func (s *Scan) measure() (grown int, changed bool) {
+// changed tells whether any value is replaced.
+func (s *Scan) changed() bool {
+	for i := range s.Values {
+		if s.Values[i].Replace {
+			return true
+		}
+	}
+	return false
+}
+
+// measure computes how much longer the message and each node get.
+func (s *Scan) measure() (grown int) {
+	if !s.changed() {
+		return 0
+	}
 	for i := range s.nodes {
 		s.nodes[i].grown = 0
 	}
@@ -80,40 +95,45 @@ func (s *Scan) measure() (grown int, changed bool) {
 		if !v.Replace {
 			continue
 		}
-		changed = true
-		more := v.size() - (v.end - v.at)
-		if v.parent < 0 {
-			grown += more
-		} else {
-			s.nodes[v.parent].grown += more
-		}
-	}
-	if !changed {
-		return 0, false
+		more := v.grown()
+		s.grow(v.parent, more+v.holder.moreLength(more), &grown)
 	}
 	// A node stands before the nodes in it.
 	for i := len(s.nodes) - 1; i >= 0; i-- {
 		n := &s.nodes[i]
-		more := n.grown + protowire.SizeVarint(uint64(n.size())) - (n.start - n.lenAt)
-		if n.parent < 0 {
-			grown += more
-		} else {
-			s.nodes[n.parent].grown += more
-		}
+		s.grow(n.parent, n.grown+n.place.moreLength(n.grown), &grown)
 	}
-	return grown, true
+	return grown
 }
 
-// size returns the length of the node's content after the replacement.
-func (n *node) size() int { return n.end - n.start + n.grown }
+// grow adds to how much longer a node gets, or the message itself.
+func (s *Scan) grow(node int32, more int, message *int) {
+	if node >= 0 {
+		message = &s.nodes[node].grown
+	}
+	*message += more
+}
 
-// size returns the length of the whole field after the replacement. An empty
-// value has no field, as in any canonical encoding.
-func (v *Value) size() int {
-	if v.length() == 0 {
+// size returns the length of the data when it is so much longer.
+func (p *span) size(more int) int { return int(p.end-p.data) + more }
+
+// moreLength returns how many bytes more the field's length takes when its data is
+// so much longer. The outermost message has no length.
+func (p *span) moreLength(more int) int {
+	if p.data == 0 {
 		return 0
 	}
-	return 1 + protowire.SizeBytes(v.length())
+	return protowire.SizeVarint(uint64(p.size(more))) - int(p.data-p.length)
+}
+
+// grown returns how much longer the value's field gets. An empty value has no
+// field, as in any canonical encoding.
+func (v *Value) grown() int {
+	before := int(v.field.end - v.field.tag)
+	if n := v.length(); n > 0 {
+		return 1 + protowire.SizeBytes(n) - before
+	}
+	return -before
 }
 
 // length returns the length of the new value.
@@ -122,46 +142,4 @@ func (v *Value) length() int {
 		return v.NewLen
 	}
 	return len(v.New)
-}
-
-// emit appends the message to dst, which may be Msg[:0]: lengths of nodes and
-// replaced values as measured, everything between them as it is.
-func (s *Scan) emit(dst []byte) []byte {
-	done, nodes := 0, s.nodes
-	for i := range s.Values {
-		v := &s.Values[i]
-		if !v.Replace {
-			continue
-		}
-		if s.open != nil {
-			// What follows writes over the key.
-			v.New = s.open(i)
-		}
-		dst, done, nodes = s.emitNodes(dst, done, nodes, v.at)
-		dst = append(dst, s.Msg[done:v.at]...)
-		done = v.end
-		if n := v.length(); n > 0 {
-			dst = append(dst, v.tag)
-			dst = protowire.AppendVarint(dst, uint64(n))
-		}
-		if v.New == nil && s.fill != nil {
-			dst = s.fill(dst, i) // an empty value, too: it may turn out not to be one
-		} else {
-			dst = append(dst, v.New...)
-		}
-	}
-	dst, done, _ = s.emitNodes(dst, done, nodes, len(s.Msg))
-	return append(dst, s.Msg[done:]...)
-}
-
-// emitNodes writes the new lengths of the nodes that begin before the given
-// place, and what stands before them. It returns the nodes that are left.
-func (s *Scan) emitNodes(dst []byte, done int, nodes []node, before int) ([]byte, int, []node) {
-	for len(nodes) > 0 && nodes[0].lenAt < before {
-		n := &nodes[0]
-		dst = append(dst, s.Msg[done:n.lenAt]...)
-		dst = protowire.AppendVarint(dst, uint64(n.size()))
-		done, nodes = n.start, nodes[1:]
-	}
-	return dst, done, nodes
 }

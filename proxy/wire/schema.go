@@ -120,6 +120,7 @@ type schema struct {
 	farNumber uint64
 	far       field
 	done      action // what to make of the fields
+	holds     bool   // one of the fields is a value
 }
 
 // field returns the description of a field number.

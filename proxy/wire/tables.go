@@ -103,7 +103,7 @@ var schemas = [numMessages]schema{
 		12: num(slotFilters),
 		13: num(slotFilters),
 	}},
-	PutRequest: {name: "etcdserverpb.PutRequest", done: addPut, fields: [firstFar]field{
+	PutRequest: {name: "etcdserverpb.PutRequest", done: addPut, holds: true, fields: [firstFar]field{
 		1: buf(slotKey),
 		2: buf(slotValue),
 		3: num(slotLease),
@@ -157,12 +157,12 @@ var schemas = [numMessages]schema{
 	}},
 	watchProgress: {name: "etcdserverpb.WatchProgressRequest", done: setWatchProgress},
 
-	CampaignRequest: {name: "v3electionpb.CampaignRequest", done: addCampaign, fields: [firstFar]field{
+	CampaignRequest: {name: "v3electionpb.CampaignRequest", done: addCampaign, holds: true, fields: [firstFar]field{
 		1: buf(slotKey),
 		2: num(slotLease),
 		3: buf(slotValue),
 	}},
-	ProclaimRequest: {name: "v3electionpb.ProclaimRequest", done: addProclaim, fields: [firstFar]field{
+	ProclaimRequest: {name: "v3electionpb.ProclaimRequest", done: addProclaim, holds: true, fields: [firstFar]field{
 		1: plainMessage(leaderKey),
 		2: buf(slotValue),
 	}},
@@ -230,7 +230,7 @@ var schemas = [numMessages]schema{
 		2: valued(keyValue),
 		3: previous(valued(keyValue)),
 	}},
-	keyValue: {name: "mvccpb.KeyValue", done: addValue, fields: [firstFar]field{
+	keyValue: {name: "mvccpb.KeyValue", done: addValue, holds: true, fields: [firstFar]field{
 		1: buf(slotKey),
 		2: skip(),
 		3: skip(),

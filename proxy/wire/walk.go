@@ -13,38 +13,52 @@ const (
 	plain     verdict = iota // read to the end
 	notPlain                 // to be normalised, if it is valid at all
 	malformed                // no valid encoding of the message
+	tooMany                  // more operations or deeper than is read
 )
 
-// span is a field of bytes in the message, from its tag to its end. No field
-// begins with its data at 0, so the zero span is an absent field.
-type span struct{ tag, data, end int }
+// err returns the error of a verdict.
+func (v verdict) err() error {
+	switch v {
+	case plain:
+		return nil
+	case tooMany:
+		return ErrTooManyOps
+	}
+	return ErrMalformed
+}
+
+// span is a length-delimited field of the message: where its tag, its length and
+// its data begin, and where it ends. No field begins with its data at 0, so the
+// zero span is an absent field.
+type span struct{ tag, length, data, end int32 }
 
 // frame is what the walk keeps of one message while it reads its fields.
 type frame struct {
 	num    [numNumbers]uint64
 	bytes  [numBytes]span
 	seen   uint32 // the singular fields that were there
-	end    int    // where the message ends
-	depth  int    // 1 for the outermost message
-	parent int32  // the node of this message, -1 for the outermost
 	prev   bool   // the message is a previous key-value pair
+	parent int32  // the node that the message is or stands in, -1 if there is none
+	depth  int    // 1 for the outermost message
+	place  span   // the field that the message is; the outermost has but an end
 }
 
-// node is an embedded message that holds values. Its length changes with theirs.
+// node is an embedded message around messages that hold values. Its length changes
+// with theirs.
 type node struct {
-	lenAt, start, end int   // where its length, its first and its last byte are
-	parent            int32 // the node around it, -1 for the outermost message
-	grown             int   // how much longer its content gets
+	place  span
+	parent int32 // the node around it, -1 for the outermost message
+	grown  int   // how much longer its content gets
 }
 
-// walk reads the message m at s.Msg[start:f.end] and everything in it.
-func (s *Scan) walk(m Message, start int, f *frame) verdict {
+// walk reads the message m at f.place and everything in it.
+func (s *Scan) walk(m Message, f *frame) verdict {
 	if f.depth > maxDepth {
-		return malformed
+		return tooMany
 	}
 	c := &schemas[m]
-	msg := s.Msg[:f.end]
-	for at := start; at < len(msg); {
+	msg := s.Msg[:f.place.end]
+	for at := int(f.place.data); at < len(msg); {
 		tagAt := at
 		// Most tags and many lengths take one byte; the call costs more than it.
 		tag, at1 := uint64(msg[at]), at+1
@@ -69,6 +83,11 @@ func (s *Scan) walk(m Message, start int, f *frame) verdict {
 		if f.again(fd, number) {
 			return notPlain
 		}
+		if fd.sub == keyValue && fd.many && at1 == tagAt+1 {
+			if at = s.pairs(fd, f, tagAt); at > tagAt {
+				continue
+			}
+		}
 		var v uint64 // the number, or the length
 		var at2 int
 		if at1 < len(msg) && msg[at1] < 0x80 {
@@ -87,7 +106,7 @@ func (s *Scan) walk(m Message, start int, f *frame) verdict {
 			return malformed
 		}
 		at = at2 + int(v)
-		if verdict := s.delimited(fd, f, span{tagAt, at2, at}, at1); verdict != plain {
+		if verdict := s.delimited(fd, f, span{int32(tagAt), int32(at1), int32(at2), int32(at)}); verdict != plain {
 			return verdict
 		}
 	}
@@ -106,9 +125,8 @@ func (f *frame) again(fd *field, number uint64) bool {
 	return seen
 }
 
-// delimited reads a length-delimited field of a message. lenAt is where its
-// length stands.
-func (s *Scan) delimited(fd *field, f *frame, p span, lenAt int) verdict {
+// delimited reads a length-delimited field of a message.
+func (s *Scan) delimited(fd *field, f *frame, p span) verdict {
 	switch fd.kind {
 	case bytesof:
 		if fd.solid && p.data == p.end {
@@ -121,7 +139,7 @@ func (s *Scan) delimited(fd *field, f *frame, p span, lenAt int) verdict {
 	case scalars:
 		return packed(s.Msg[p.data:p.end])
 	case embedded:
-		return s.descend(fd, f, p, lenAt)
+		return s.descend(fd, f, p)
 	}
 	if fd.slot != notKept {
 		f.bytes[fd.slot%numBytes] = p
@@ -129,16 +147,21 @@ func (s *Scan) delimited(fd *field, f *frame, p span, lenAt int) verdict {
 	return plain
 }
 
-// descend reads an embedded message, as a node if it turns out to hold values.
-func (s *Scan) descend(fd *field, f *frame, p span, lenAt int) verdict {
-	child := frame{end: p.end, depth: f.depth + 1, parent: f.parent, prev: fd.prev}
-	if !fd.values {
-		return s.walk(fd.sub, p.data, &child)
+// descend reads an embedded message, as a node if it turns out to stand around
+// messages that hold values.
+func (s *Scan) descend(fd *field, f *frame, p span) verdict {
+	if fd.sub == keyValue && s.pair(fd, f, p) {
+		return plain
+	}
+	var child frame // set field by field: a literal would be made aside and copied
+	child.place, child.depth, child.parent, child.prev = p, f.depth+1, f.parent, fd.prev
+	if !fd.values || schemas[fd.sub].holds {
+		return s.walk(fd.sub, &child)
 	}
 	values, nodes := len(s.Values), len(s.nodes)
 	child.parent = int32(nodes)
-	s.nodes = append(s.nodes, node{lenAt: lenAt, start: p.data, end: p.end, parent: f.parent})
-	verdict := s.walk(fd.sub, p.data, &child)
+	s.nodes = append(s.nodes, node{place: p, parent: f.parent})
+	verdict := s.walk(fd.sub, &child)
 	if len(s.Values) == values {
 		s.nodes = s.nodes[:nodes]
 	}

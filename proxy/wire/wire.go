@@ -7,13 +7,14 @@
 // changed. The caller then decides what each value becomes, and [Scan.InPlace]
 // or [Scan.Append] builds the message again around the replaced values.
 //
-// A message is walked by one piece of code from tables (schema.go) as long as
-// it is in the plain form: every singular field at most once, every known field
-// with its right wire type. Anything else that is valid protobuf is first
-// decoded and encoded again by the generated code, so that a field given twice
-// or a oneof with two members means here exactly what it means to etcd: what
-// the proxy looked at is what etcd executes. Unknown fields are kept. What the
-// generated code refuses is refused here ([ErrMalformed]).
+// A message is walked by one piece of code from tables (schema.go; key-value pairs
+// as etcd writes them by a faster one, pair.go) as long as it is in the plain
+// form: every singular field at most once, every known field with its right wire
+// type. Anything else that is valid protobuf is first decoded and encoded again by
+// the generated code, so that a field given twice or a oneof with two members
+// means here exactly what it means to etcd: what the proxy looked at is what etcd
+// executes. Unknown fields are kept. What the generated code refuses is refused
+// here ([ErrMalformed]).
 //
 // The package does no I/O, knows no cryptography and no policy. A Scan belongs
 // to one goroutine at a time; everything else is safe for concurrent use.
@@ -26,28 +27,38 @@ import (
 )
 
 var (
-	// ErrMalformed means that the bytes are not a valid encoding of the message,
-	// or nest deeper than protobuf allows. A gRPC server answers such a request
-	// with the code Internal and [Method.MalformedText].
+	// ErrMalformed means that the bytes are not a valid encoding of the message.
+	// A gRPC server answers such a request with the code Internal.
 	ErrMalformed = errors.New("malformed protobuf message")
 
-	// ErrTooManyOps means that a transaction holds more than [MaxOps]
-	// operations. etcd says InvalidArgument with the text "etcdserver: too many
-	// operations in txn request" to far fewer.
+	// ErrTooManyOps means that a transaction holds more operations than [MaxOps]
+	// allows or nests deeper than 511 transactions. etcd says InvalidArgument
+	// with the text "etcdserver: too many operations in txn request" to far
+	// fewer. It is also the error of a message that is not in the plain form and
+	// has more parts than a message may have operations.
 	ErrTooManyOps = errors.New("too many operations in one request")
 )
 
-// MaxOps is the number of operations and compares, counted over all depths,
-// from which on a request is refused with [ErrTooManyOps]. It bounds the memory
-// that a small message of empty operations can claim. etcd's own limit is 128
-// for each depth unless it is raised by --max-txn-ops.
+// MaxOps is the largest number of operations and compares, counted over all
+// depths, that a request may have. A request of n bytes may have 1024 + n/16 of
+// them, up to MaxOps, so that what is made of a message takes a small multiple of
+// the message's memory: an empty operation has two bytes on the wire and two
+// hundred here. etcd's own limit is 128 for each depth unless it is raised by
+// --max-txn-ops, and it takes no operation without a key.
 const MaxOps = 1 << 16
 
-// maxDepth is how deep messages may nest, the outermost one included. It is the
-// limit of the generated code that etcd 3.7 uses (protowire.DefaultRecursionLimit),
-// so that both refuse the same messages; etcd 3.5 and 3.6 have no limit here but
-// refuse transactions deeper than their limit of operations, 128 by default.
-const maxDepth = 10000
+// mostParts returns how many operations, or embedded messages where it has to be
+// decoded by the generated code, a message of n bytes may have.
+func mostParts(n int) int { return min(fewParts+n/16, MaxOps) }
+
+// fewParts is how many operations a message of any size may have.
+const fewParts = 1024
+
+// maxDepth is how deep messages may nest, the outermost one included: what is
+// deeper takes a stack of megabytes to read. The generated code of etcd 3.7 reads
+// ten times as deep, that of 3.5 and 3.6 has no limit; but every etcd refuses
+// transactions deeper than its limit of operations, 128 by default.
+const maxDepth = 1024
 
 // keptEntries is how many entries a list of a Scan may keep for the next
 // message. A response of a hundred thousand keys must not pin its lists.
@@ -79,11 +90,10 @@ type Value struct {
 	// Prev tells that the value is a previous one (prev_kv, prev_kvs).
 	Prev bool
 
-	at     int   // where the value's field begins, or where a missing one goes
-	data   int   // where Old begins
-	end    int   // where the field ends; equal to at if there is no field
-	parent int32 // the node that holds the field, -1 for the message itself
 	tag    byte  // the field's tag
+	parent int32 // the node around the message that holds the field, -1 if there is none
+	field  span  // the value's field; if it is missing, all of it is where it goes
+	holder span  // the message that holds the field, as frame has it
 }
 
 // Header is etcd's ResponseHeader.
@@ -128,9 +138,7 @@ type Scan struct {
 	scratch []byte // the keys of Election, Lock and keyless Watch requests
 	leader  []byte // the key of a Proclaim or Resign
 	lease   int64  // and its lease
-	tooMany bool
-	fill    func(dst []byte, i int) []byte // of AppendFunc
-	open    func(i int) []byte             // of InPlaceFunc
+	most    int    // how many operations there may be
 }
 
 // Parse reads one message of the given type and fills the Scan. It does not
@@ -141,44 +149,40 @@ func (s *Scan) Parse(m Message, msg []byte) error {
 	if m <= NoMessage || m >= header || len(msg) > math.MaxInt32 {
 		return fmt.Errorf("reading %s of %d bytes: %w", m, len(msg), ErrMalformed)
 	}
-	v := s.scan(m, msg)
+	most := mostParts(len(msg))
+	v := s.scan(m, msg, most)
 	if v == notPlain {
-		normal, err := normalise(m, msg)
-		if err != nil {
-			s.Clear()
-			return fmt.Errorf("reading %s: %w", m, ErrMalformed)
-		}
 		s.Clear()
-		s.Normalised = true
-		v = s.scan(m, normal)
+		if msg, v = normalise(m, msg, most); v == plain {
+			s.Normalised = true
+			v = s.scan(m, msg, most)
+		}
 	}
-	if v == plain {
-		return nil
+	if err := v.err(); err != nil {
+		s.Clear()
+		return fmt.Errorf("reading %s: %w", m, err)
 	}
-	err := ErrMalformed
-	if s.tooMany {
-		err = ErrTooManyOps
-	}
-	s.Clear()
-	return fmt.Errorf("reading %s: %w", m, err)
+	return nil
 }
 
 // scan walks the message from its beginning.
-func (s *Scan) scan(m Message, msg []byte) verdict {
-	s.Message, s.Msg = m, msg
-	return s.walk(m, 0, &frame{end: len(msg), depth: 1, parent: -1})
+func (s *Scan) scan(m Message, msg []byte, most int) verdict {
+	if len(msg) > math.MaxInt32 { // longer now than it came
+		return malformed
+	}
+	s.Message, s.Msg, s.most = m, msg, most
+	return s.walk(m, &frame{place: span{end: int32(len(msg))}, depth: 1, parent: -1})
 }
 
 // Clear forgets the message and keeps the memory of the lists for the next one.
 func (s *Scan) Clear() {
 	clear(s.Values)
 	clear(s.Ops)
-	*s = Scan{
-		Values:  kept(s.Values),
-		Ops:     kept(s.Ops),
-		nodes:   kept(s.nodes),
-		scratch: kept(s.scratch),
-	}
+	s.Values, s.Ops = kept(s.Values), kept(s.Ops)
+	s.nodes, s.scratch = kept(s.nodes), kept(s.scratch)
+	s.Message, s.Msg, s.Normalised = NoMessage, nil, false
+	s.Header, s.HasHeader, s.Watch = Header{}, false, Watch{}
+	s.leader, s.lease, s.most = nil, 0, 0
 }
 
 // kept returns the empty list, without its memory if that is large.

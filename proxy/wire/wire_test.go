@@ -247,6 +247,8 @@ func TestPrevious(t *testing.T) {
 func TestScanHoldsNothingOfTheLastMessage(t *testing.T) {
 	s := parse(t, TxnRequest, marshal(t, txn()))
 	s.Values[0].New = []byte("new")
+	s.Normalised, s.HasHeader, s.most = true, true, 1
+	s.Header.Revision, s.Watch.ID, s.leader, s.lease = 1, 1, []byte("leader"), 1
 	s.Clear()
 	for _, v := range s.Values[:cap(s.Values)] {
 		if v.Key != nil || v.Old != nil || v.New != nil {
@@ -258,8 +260,9 @@ func TestScanHoldsNothingOfTheLastMessage(t *testing.T) {
 			t.Errorf("op %+v", op)
 		}
 	}
-	if s.Msg != nil || s.Message != NoMessage {
-		t.Errorf("message %s %x", s.Message, s.Msg)
+	s.Values, s.Ops, s.nodes, s.scratch = nil, nil, nil, nil
+	if diff := cmp.Diff(new(Scan), s, cmp.AllowUnexported(Scan{})); diff != "" {
+		t.Errorf("a cleared Scan (-want +got):\n%s", diff)
 	}
 }
 

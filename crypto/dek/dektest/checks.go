@@ -21,6 +21,9 @@ func checkNothing(s *subject) error {
 	if _, err := s.a.Get(s.ctx, ID(1)); !errors.Is(err, dek.ErrNotFound) {
 		return fmt.Errorf("Get of a record that is not there: got %v, want ErrNotFound", err)
 	}
+	if err := s.a.Ping(s.ctx); err != nil {
+		return fmt.Errorf("Ping: %w", err)
+	}
 	return wantList(s, s.a, dek.Change{Whole: true})
 }
 
@@ -168,8 +171,9 @@ func checkEndedContext(s *subject) error {
 	_, errList := s.a.List(ctx)
 	_, errCreate := s.a.Create(ctx, ID(1), Record(ID(1), 1))
 	_, errUpdate := s.a.Update(ctx, ID(1), Record(ID(1), 1), 1)
+	errPing := s.a.Ping(ctx)
 	errWatch := s.a.Watch(ctx, nil, func(dek.Change) {})
-	for _, err := range []error{errGet, errList, errCreate, errUpdate, errWatch} {
+	for _, err := range []error{errGet, errList, errCreate, errUpdate, errPing, errWatch} {
 		if !errors.Is(err, context.Canceled) {
 			return fmt.Errorf("a call with an ended context: got %v, want the context's error", err)
 		}

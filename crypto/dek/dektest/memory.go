@@ -17,6 +17,7 @@ const (
 	OpList   = "list"
 	OpCreate = "create"
 	OpUpdate = "update"
+	OpPing   = "ping"
 	OpWatch  = "watch"
 )
 
@@ -101,6 +102,9 @@ func (s *Memory) Update(ctx context.Context, id envelope.ID, data []byte, revisi
 	})
 	return updated, errors.Join(errHook, err)
 }
+
+// Ping implements dek.Store.
+func (s *Memory) Ping(ctx context.Context) error { return s.do(ctx, OpPing, func() {}) }
 
 // Bury implements dek.Burier.
 func (s *Memory) Bury(_ context.Context, id envelope.ID, _ []byte, revision int64) error {

@@ -38,7 +38,7 @@ const (
 	keepAliveMin     = 10 * time.Second
 	keepAliveDefault = 30 * time.Second
 	keepAliveTimeout = 10 * time.Second
-	loginTimeout     = 5 * time.Second
+	connectTimeout   = 5 * time.Second
 	listTimeout      = 10 * time.Second
 )
 
@@ -49,8 +49,9 @@ type Config struct {
 	// Credentials secure the connections, whatever the endpoints' schemes; nil is
 	// TLS with the system's CAs for https and unixs endpoints, and no TLS for others.
 	Credentials credentials.TransportCredentials
-	// Username and Password log in, if Username is not empty.
-	Username, Password string
+	// Tokens gives the tokens of the etcd user as whom calls are made; nil is
+	// none.
+	Tokens Tokens
 	// Prefix is the reserved prefix. It ends with a slash; "" is
 	// DefaultPrefix.
 	Prefix string
@@ -62,12 +63,8 @@ type Config struct {
 // Store is a keyring in etcd. It is safe for concurrent use.
 type Store struct {
 	prefix string
-	config clientv3.Config
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-
-	dialing chan struct{} // a mutex that can be waited for until a context ends; guards client
-	client  *clientv3.Client
+	client *clientv3.Client
+	close  func() error
 
 	mu   sync.Mutex // guards seen
 	seen position
@@ -92,52 +89,25 @@ func Dial(c Config) (*Store, error) {
 	if c.KeepAlive < keepAliveMin {
 		return nil, fmt.Errorf("dialing keyring's etcd: a keepalive of %s is too short, etcd allows %s", c.KeepAlive, keepAliveMin)
 	}
-	if (c.Username == "") != (c.Password == "") {
-		return nil, errors.New("dialing keyring's etcd: a user name needs a password, and a password a user name")
-	}
-	s := &Store{prefix: c.Prefix, dialing: make(chan struct{}, 1), fell: make(chan struct{}, 1)}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.config = clientv3.Config{
-		Endpoints: c.Endpoints, Username: c.Username, Password: c.Password, Context: s.ctx,
-		DialTimeout: loginTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: keepAliveTimeout,
+	config := clientv3.Config{
+		Endpoints: c.Endpoints, DialTimeout: connectTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: keepAliveTimeout,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
-			MinConnectTimeout: loginTimeout,
+			MinConnectTimeout: connectTimeout,
 		})},
 		Logger: zap.NewNop(), // its errors are returned; it would print every retry
 	}
 	if c.Credentials != nil {
-		s.config.DialOptions = append(s.config.DialOptions, grpc.WithTransportCredentials(c.Credentials))
+		config.DialOptions = append(config.DialOptions, grpc.WithTransportCredentials(c.Credentials))
 	}
-	if c.Username == "" {
-		client, err := clientv3.New(s.config)
-		if err != nil {
-			s.cancel()
-			return nil, fmt.Errorf("dialing keyring's etcd: %w", err)
-		}
-		s.client = client
+	if c.Tokens != nil {
+		config.DialOptions = append(config.DialOptions, withTokens(c.Tokens)...)
 	}
-	return s, nil
-}
-
-// connect returns the client. With a user name clientv3 logs in while it is made, which
-// takes an etcd that answers: so it is made when it is first needed.
-func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
-	select {
-	case s.dialing <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-s.dialing }()
-	if err := s.ctx.Err(); err != nil || s.client != nil {
-		return s.client, err
-	}
-	client, err := clientv3.New(s.config)
+	client, err := clientv3.New(config)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("dialing keyring's etcd: %w", err)
 	}
-	s.client = client
-	return client, nil
+	return &Store{prefix: c.Prefix, client: client, close: sync.OnceValue(client.Close), fell: make(chan struct{}, 1)}, nil
 }
 
 // RecordKey implements dek.Store.
@@ -159,15 +129,7 @@ func (s *Store) parseKey(key []byte) (id envelope.ID, tombstone, ok bool) {
 
 // Close implements dek.Store. Calls fail from then on.
 func (s *Store) Close() error {
-	s.cancel()
-	s.dialing <- struct{}{}
-	defer func() { <-s.dialing }()
-	if s.client == nil {
-		return nil
-	}
-	client := s.client
-	s.client = nil
-	if err := client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := s.close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("closing keyring's etcd client: %w", err)
 	}
 	return nil

@@ -64,14 +64,16 @@ func (s *Store) list(ctx context.Context) (whole dek.Change, revision int64, err
 	return whole, kvs.Header.Revision, nil
 }
 
+// Ping implements dek.Store. The prefix itself is no key of the keyring's.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.read(ctx, s.prefix, clientv3.WithCountOnly())
+	return failed(ctx, "asking etcd", err)
+}
+
 // read is a linearizable read.
 func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	client, err := s.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
 	before := s.position()
-	kvs, err := client.Get(ctx, key, opts...)
+	kvs, err := s.client.Get(ctx, key, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -121,13 +123,9 @@ func at(key string, revision int64) clientv3.Cmp {
 // write does ops if a comparison holds and there is no tombstone, and reports whether
 // it did. The error is dek.ErrTombstoned if there is one.
 func (s *Store) write(ctx context.Context, id envelope.ID, If clientv3.Cmp, ops ...clientv3.Op) (revision int64, done bool, err error) {
-	client, err := s.connect(ctx)
-	if err != nil {
-		return 0, false, err
-	}
 	tombstone := s.tombstoneKey(id)
 	before := s.position()
-	answer, err := client.Txn(ctx).
+	answer, err := s.client.Txn(ctx).
 		If(If, clientv3.Compare(clientv3.CreateRevision(tombstone), "=", 0)).
 		Then(ops...).
 		Else(clientv3.OpGet(tombstone, clientv3.WithCountOnly())).

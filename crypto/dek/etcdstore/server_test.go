@@ -52,6 +52,7 @@ func (s *server) start() {
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	c.InitialCluster = c.Name + "=" + peer.String()
 	c.UnsafeNoFsync = true
+	c.BcryptCost = 4 // the least: a password takes seconds under the race detector
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	if s.etcd, err = embed.StartEtcd(c); err != nil {
 		s.t.Fatalf("starting etcd: %v", err)

@@ -59,7 +59,7 @@ func (s *Store) follow(ctx context.Context, revision int64, resync <-chan struct
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := s.open(ctx, revision+1)
 	if err != nil {
-		cancel()
+		defer cancel() // after failed has looked at ctx
 		return failed(ctx, "watching keyring", err)
 	}
 	answers, ended := receive(ctx, stream)
@@ -94,11 +94,7 @@ func (s *Store) follow(ctx context.Context, revision int64, resync <-chan struct
 
 // open opens a watch of the prefix. etcd ends it when the member has lost its leader.
 func (s *Store) open(ctx context.Context, revision int64) (etcdserverpb.Watch_WatchClient, error) {
-	client, err := s.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := etcdserverpb.NewWatchClient(client.ActiveConnection()).
+	stream, err := etcdserverpb.NewWatchClient(s.client.ActiveConnection()).
 		Watch(clientv3.WithRequireLeader(ctx), grpc.MaxCallRecvMsgSize(math.MaxInt32))
 	if err != nil {
 		return nil, err

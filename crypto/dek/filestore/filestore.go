@@ -122,6 +122,12 @@ func (s *Store) Update(ctx context.Context, id envelope.ID, data []byte, revisio
 	return updated, nil
 }
 
+// Ping implements dek.Store: the file can be read, or does not exist yet.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.List(ctx)
+	return err
+}
+
 // Watch implements dek.Store. Nobody tells it of changes: it reads the file at first and
 // after each receive from resync.
 func (s *Store) Watch(ctx context.Context, resync <-chan struct{}, f func(dek.Change)) error {
