@@ -45,7 +45,7 @@ func (c *call) openAhead(dst, part []byte) ([]byte, bool) {
 		return dst, false
 	}
 	c.hear(scan)
-	aside, st, err := c.session.openingKeys(nil, c.rules, w)
+	aside, st, err := c.session.openingKeys(atOnce, c.rules, w)
 	if c.ahead.failed = st; aside || st != nil || err != nil {
 		return dst, false
 	}

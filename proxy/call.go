@@ -14,8 +14,14 @@ import (
 	"github.com/etcdseal/etcdseal/proxy/wire"
 )
 
-// errWait says, without a context, that a key is not at hand.
+// atOnce is the context of who does not wait: errWait says then that a key is not at
+// hand, or that a call takes others.
+var atOnce context.Context = notWaiting{context.Background()}
+
 var errWait = errors.New("waiting for a key")
+
+// notWaiting tells atOnce from other contexts.
+type notWaiting struct{ context.Context }
 
 // call is the codec of one call that is not a watch: requests are guarded and
 // sealed, responses opened. It keeps the rules it began with.
@@ -108,7 +114,7 @@ func (w *scratch) failed(key []byte, err error) {
 
 // Rewrite implements relay.Codec.
 func (c *call) Rewrite(d relay.Direction, msg, lent []byte) relay.Verdict {
-	return c.rewrite(nil, d, msg, lent)
+	return c.rewrite(atOnce, d, msg, lent)
 }
 
 // Wait implements relay.Codec.
@@ -124,7 +130,7 @@ func (c *call) Wait(ctx context.Context, d relay.Direction, msg []byte) relay.Ve
 // Lane implements relay.Codec: a call's messages stay in order.
 func (c *call) Lane(relay.Direction, []byte) (int64, bool) { return 0, true }
 
-// rewrite does both directions. Without a context it parks what has to wait.
+// rewrite does both directions. With atOnce it parks what has to wait.
 func (c *call) rewrite(ctx context.Context, d relay.Direction, msg, lent []byte) relay.Verdict {
 	w := scratches.Get().(*scratch)
 	defer w.release()
@@ -181,7 +187,7 @@ func (c *call) request(ctx context.Context, w *scratch, msg, lent []byte) (relay
 // help sees to a request that takes other calls. The error is errWait or nil.
 func (c *call) help(ctx context.Context, w *scratch, whole bool) (relay.Verdict, error) {
 	switch {
-	case ctx == nil:
+	case ctx == atOnce:
 		return relay.Verdict{}, errWait
 	case c.method.Request == wire.CampaignRequest:
 		return c.campaign(ctx, w, w.scan.Msg), nil

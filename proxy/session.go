@@ -23,8 +23,6 @@ import (
 // was checked on it.
 var errMoved = errors.New("the etcd behind this connection has changed; a new connection will be checked anew")
 
-var watchMethod, _ = wire.Lookup("/etcdserverpb.Watch/Watch")
-
 // session is one client's connection with its upstream connection. It lets
 // values be sealed only after it was seen, on that very upstream connection,
 // that the keyring's records are there.
@@ -164,7 +162,7 @@ func (s *session) heard(h wire.Header, floor int64) {
 	}
 }
 
-// sealingKey returns the key to seal with. Without a context it does not wait
+// sealingKey returns the key to seal with. With atOnce it does not wait
 // but returns errWait.
 func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope.Key, error) {
 	if s.checked.Load() != checkPassed {
@@ -179,14 +177,14 @@ func (s *session) sealingKey(ctx context.Context, sealer *dek.Sealer) (*envelope
 	if key, ok := sealer.TryKey(); ok {
 		return key, nil
 	}
-	if ctx == nil {
+	if ctx == atOnce {
 		return nil, errWait
 	}
 	return sealer.Key(ctx)
 }
 
 func (s *session) awaitCheck(ctx context.Context) error {
-	if ctx == nil {
+	if ctx == atOnce {
 		select {
 		case <-s.done:
 		default:
@@ -223,7 +221,7 @@ func (s *session) openingKey(ctx context.Context, id envelope.ID) (*envelope.Key
 	if key, ok := s.server.keyring.TryOpen(id); ok {
 		return key, nil
 	}
-	if ctx == nil {
+	if ctx == atOnce {
 		return nil, errWait
 	}
 	return s.server.keyring.OpenKey(ctx, id)

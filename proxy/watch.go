@@ -30,7 +30,7 @@ type watch struct {
 
 // Rewrite implements relay.Codec.
 func (c *watch) Rewrite(d relay.Direction, msg, _ []byte) relay.Verdict {
-	return c.rewrite(nil, d, msg)
+	return c.rewrite(atOnce, d, msg)
 }
 
 // Wait implements relay.Codec.
