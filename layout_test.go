@@ -86,6 +86,7 @@ func TestLayout(t *testing.T) {
 		"the relay knows nothing of etcd":                    testRelay,
 		"the binary links no etcd server and no test code":   testBinary,
 		"nothing imports commands":                           testCommands,
+		"the emulator is independent of the SDK":             testEmulator,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, listed) })
 	}
@@ -101,11 +102,14 @@ func testIndependence(t *testing.T, listed map[string]goPackage) {
 		"kek/kmsv2":       {"kek"},
 		"kek/local":       {"kek"},
 		"kek/kektest":     {"kek"},
-		"proxy/wire":      nil,
-		"proxy/relay":     nil,
-		"proxy/assist":    nil,
-		"proxy/gateway":   nil,
-		"crypto/dek":      {"crypto/envelope", "kek"},
+		"kek/azure":       {"kek"},
+		// The emulator stands for somebody else's service.
+		"kek/azure/emulator": nil,
+		"proxy/wire":         nil,
+		"proxy/relay":        nil,
+		"proxy/assist":       nil,
+		"proxy/gateway":      nil,
+		"crypto/dek":         {"crypto/envelope", "kek"},
 	} {
 		p, ok := listed[path]
 		if !ok {
@@ -128,6 +132,7 @@ func testPlaces(t *testing.T, listed map[string]goPackage) {
 		in      []string
 	}{
 		{"github.com/Azure", []string{"kek/azure"}},
+		{"github.com/AzureAD", nil},
 		{"github.com/goccy/go-yaml", []string{"config"}},
 		{"github.com/hashicorp/golang-lru", []string{"crypto/dek"}},
 		{"k8s.io/kms", []string{"kek/kmsv2"}},
@@ -142,6 +147,16 @@ func testPlaces(t *testing.T, listed map[string]goPackage) {
 					t.Errorf("%s imports %s, which only %s may", path, imported, strings.Join(rule.in, ", "))
 				}
 			}
+		}
+	}
+}
+
+// testEmulator keeps the emulated vault apart from the client that is tested with
+// it: what both have in common cannot be tested by either.
+func testEmulator(t *testing.T, listed map[string]goPackage) {
+	for _, dep := range listed["kek/azure/emulator"].Deps {
+		if under(dep, "github.com/Azure") || under(dep, "github.com/AzureAD") {
+			t.Errorf("kek/azure/emulator depends on %s", dep)
 		}
 	}
 }
@@ -184,7 +199,8 @@ func testBinary(t *testing.T, listed map[string]goPackage) {
 	}
 	for _, dep := range p.Deps {
 		server := under(dep, "go.etcd.io/etcd/server/v3") && !isMessages(dep)
-		test := dep == "testing" || strings.HasPrefix(dep, module) && strings.HasSuffix(dep, "test")
+		of, ours := strings.CutPrefix(dep, module)
+		test := dep == "testing" || ours && (strings.HasSuffix(of, "test") || under(of, "kek/azure/emulator"))
 		if server || test {
 			t.Errorf("cmd/etcdseal depends on %s", dep)
 		}
@@ -195,7 +211,7 @@ func testBinary(t *testing.T, listed map[string]goPackage) {
 func testCommands(t *testing.T, listed map[string]goPackage) {
 	for path, p := range listed {
 		for _, imported := range p.Imports {
-			if of, ok := strings.CutPrefix(imported, module); ok && under(of, "cmd") {
+			if of, ok := strings.CutPrefix(imported, module); ok && (under(of, "cmd") || under(of, "kek/azure/emulator/cmd")) {
 				t.Errorf("%s imports %s", path, of)
 			}
 		}

@@ -150,6 +150,8 @@ type EtcdAuth struct {
 type KEK struct {
 	// Local is a key in a file of this machine.
 	Local *LocalKEK
+	// AzureKeyVault is a key in Azure Key Vault or a Managed HSM.
+	AzureKeyVault *AzureKEK
 	// KMSv2 is a key behind a Kubernetes KMS v2 plugin on this machine.
 	KMSv2 *KMSv2KEK
 }

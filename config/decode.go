@@ -106,6 +106,9 @@ func (s *section) take(name string) (ast.Node, bool) {
 	return node, true
 }
 
+// given says whether a field is there and not null.
+func (s *section) given(name string) bool { return !isNull(s.fields[name]) }
+
 // isNull says whether a field is written without a value.
 func isNull(node ast.Node) bool { return node == nil || node.Type() == ast.NullType }
 

@@ -84,9 +84,10 @@ func (k *KEK) read(s *section) {
 			s.report.missing(s.join("keyFile"), "name the key file; `etcdseal keyring new-kek --out kek.key` makes one")
 		}
 	})
-	if _, given := s.take("azureKeyVault"); given {
-		s.report.add(s.join("azureKeyVault"), "not in this version yet: use local")
-	}
+	s.sub("azureKeyVault", func(s *section) {
+		k.AzureKeyVault = defaultAzureKEK()
+		k.AzureKeyVault.read(s)
+	})
 	s.sub("kmsV2", func(s *section) {
 		k.KMSv2 = &KMSv2KEK{Timeout: DefaultKMSv2Timeout, PollInterval: DefaultKMSv2PollInterval}
 		k.KMSv2.read(s)
@@ -114,7 +115,7 @@ func (k *KMSv2KEK) read(s *section) {
 }
 
 // noProvider is what is said of a KEK without any.
-const noProvider = "no provider: write local: {keyFile: kek.key}"
+const noProvider = "no provider: write local: {keyFile: kek.key}, azureKeyVault or kmsV2"
 
 // readRules reads the rules. Without any, c.Rules stays nil, which asks validate
 // for the default.

@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 		for _, rule := range c.Rules {
 			for _, name := range append(slices.Clone(rule.RecoveryKEKs), rule.KEK) {
 				switch k := c.KEKs[name]; {
-				case (k.Local == nil) == (k.KMSv2 == nil):
+				case !oneProvider(k):
 					t.Errorf("rule %q has no KEK %q", rule.Prefix, name)
 				case k.KMSv2 != nil && !strings.HasPrefix(k.KMSv2.Endpoint, "unix:///"):
 					t.Errorf("KEK %q has its plugin at %q", name, k.KMSv2.Endpoint)
@@ -48,6 +48,11 @@ func FuzzParse(f *testing.F) {
 			}
 			if c.Keyring.Prefix != "" && strings.HasPrefix(c.Keyring.Prefix, rule.Prefix) {
 				t.Errorf("rule %q covers the reserved prefix %q", rule.Prefix, c.Keyring.Prefix)
+			}
+		}
+		for name, kek := range c.KEKs {
+			if a := kek.AzureKeyVault; a != nil && (!strings.HasPrefix(a.VaultURL, "https://") || a.Key == "" || a.Credential.Type == "" || a.TryTimeout > a.Timeout) {
+				t.Errorf("accepted an incomplete KEK %q: %+v", name, a)
 			}
 		}
 		for _, file := range c.files() {
@@ -69,4 +74,15 @@ func checkProblems(t *testing.T, err error) {
 	if got, want := strings.Count(err.Error(), "\n"), len(problems.Problems); got != want {
 		t.Errorf("%d lines for %d problems:\n%v", got, want, err)
 	}
+}
+
+// oneProvider says whether a KEK has exactly one provider.
+func oneProvider(k KEK) bool {
+	n := 0
+	for _, given := range []bool{k.Local != nil, k.AzureKeyVault != nil, k.KMSv2 != nil} {
+		if given {
+			n++
+		}
+	}
+	return n == 1
 }

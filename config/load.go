@@ -125,6 +125,14 @@ func (c *Config) files() []file {
 		if kek := c.KEKs[name]; kek.Local != nil {
 			files = append(files, file{path: "keks." + name + ".local.keyFile", name: &kek.Local.KeyFile})
 		}
+		if azure := c.KEKs[name].AzureKeyVault; azure != nil {
+			at, credential := "keks."+name+".azureKeyVault.", &azure.Credential
+			files = append(files,
+				file{path: at + "caFile", name: &azure.CAFile},
+				file{path: at + "credential.tokenFile", name: &credential.TokenFile},
+				file{path: at + "credential.secretFile", name: &credential.SecretFile},
+				file{path: at + "credential.certificateFile", name: &credential.CertificateFile})
+		}
 	}
 	return files
 }

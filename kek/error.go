@@ -13,9 +13,11 @@ type Class int
 // The classes. The first three are the key holder's no: sealing stops and cached
 // DEKs are dropped. The next two are the want of an answer: cached DEKs serve on.
 const (
-	// Denied: the caller lacks the permission to use the key.
+	// Denied: the key may not be used for this: the caller lacks the
+	// permission, or the key is not of a kind or made for it.
 	Denied Class = iota + 1
-	// Disabled: the key, or the version asked for, is switched off.
+	// Disabled: the key, or the version asked for, is switched off, or for
+	// wrapping: has expired or is not valid yet.
 	Disabled
 	// NotFound: the key, or the version asked for, does not exist or was
 	// deleted.
@@ -53,7 +55,8 @@ func (c Class) String() string {
 }
 
 // Denies reports whether the key holder says no, in contrast to not being heard.
-// A corrupt wrapping is neither: it says nothing about the key.
+// A corrupt wrapping is neither: it says nothing about the key. A no to wrapping is
+// none to unwrapping: an expired key still unwraps.
 func (c Class) Denies() bool {
 	return c == Denied || c == Disabled || c == NotFound
 }

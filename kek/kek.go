@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 )
 
 // DEKSize is the size of what is wrapped, in bytes.
@@ -42,12 +43,26 @@ type KEK interface {
 	Unwrap(ctx context.Context, w Wrapping) ([]byte, error)
 
 	// Version says which version Wrap would use now. A KEK has another one
-	// after it was rotated.
+	// after it was rotated. It is cheap to call often: a provider that has to
+	// ask somebody does so at intervals of its own, and takes another version
+	// for the current one only after it was told of it twice. An error says
+	// that the provider asked, just now, and was not told; Wrap goes on with
+	// the version that it has, if there is one.
 	Version(ctx context.Context) (string, error)
 
 	// Close gives back what the KEK holds. Calls after it fail as
 	// Unavailable; closing again does nothing.
 	Close() error
+}
+
+// Dated is a KEK that can say when its versions were made, so that a process can
+// tell an older version than its own from one that it has not heard of yet. Not
+// every provider can.
+type Dated interface {
+	KEK
+	// Created says when a version was made. The error is an *Error of
+	// OpVersion: NotFound for a version that the KEK does not have.
+	Created(ctx context.Context, version string) (time.Time, error)
 }
 
 // Wrapping is a DEK encrypted by one version of a KEK. It holds everything that

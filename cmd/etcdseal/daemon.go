@@ -31,6 +31,7 @@ type daemon struct {
 	logger *slog.Logger
 
 	keks     map[string]kek.KEK
+	remote   []kek.KEK // those that are not on this machine
 	store    dek.Store
 	keyring  *dek.Manager
 	sealers  []*dek.Sealer // of the rules in force; after the start only reload changes it
@@ -225,6 +226,7 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 		})
 	}
 	parts.Go(func() { d.reloadOn(background, hangups) })
+	parts.Go(func() { d.greetKEKs(background) })
 	context.AfterFunc(serving, func() {
 		close(d.stopping)
 		d.logger.Info("stopping", "grace", d.config.ShutdownGrace.String())

@@ -3,58 +3,12 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
-	"github.com/etcdseal/etcdseal/config"
 	"github.com/etcdseal/etcdseal/crypto/dek"
-	"github.com/etcdseal/etcdseal/kek"
-	"github.com/etcdseal/etcdseal/kek/kmsv2"
-	"github.com/etcdseal/etcdseal/kek/local"
 )
-
-// openKEKs opens all KEKs and reports every one that cannot be used. One that can and
-// does not answer is not among them: it may come.
-func (d *daemon) openKEKs(ctx context.Context) error {
-	d.keks = map[string]kek.KEK{}
-	var errs []error
-	for name, c := range d.config.KEKs {
-		opened, provider, err := d.openKEK(name, c)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("opening KEK %q: %w", name, err))
-			continue
-		}
-		d.keks[name] = opened
-		d.onClose(opened.Close)
-		version, err := opened.Version(ctx)
-		if err != nil {
-			d.logger.Warn("KEK does not answer, what needs it waits", "kek", name, "provider", provider, "error", err.Error())
-			continue
-		}
-		d.logger.Info("KEK opened", "kek", name, "provider", provider, "keyVersion", version)
-	}
-	return errors.Join(errs...)
-}
-
-// openKEK opens one KEK and names its provider.
-func (d *daemon) openKEK(name string, c config.KEK) (opened kek.KEK, provider string, err error) {
-	switch {
-	case c.KMSv2 != nil:
-		opened, err = kmsv2.New(kmsv2.Config{
-			Name:         name,
-			Endpoint:     c.KMSv2.Endpoint,
-			Timeout:      c.KMSv2.Timeout,
-			PollInterval: c.KMSv2.PollInterval,
-			Logger:       d.logger,
-		})
-		return opened, "kmsV2", err
-	default:
-		opened, err = local.New(local.Config{Name: name, KeyFile: c.Local.KeyFile})
-		return opened, "local", err
-	}
-}
 
 // openKeyring opens the keyring's store and what uses it.
 func (d *daemon) openKeyring(context.Context) error {

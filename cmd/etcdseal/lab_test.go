@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -21,6 +22,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/etcdseal/etcdseal/kek/azure/emulator"
 )
 
 // limit bounds every wait of a script. It is there to end a test that hangs.
@@ -38,6 +41,7 @@ type lab struct {
 	proxy  *exec.Cmd
 	lines  *log
 	admin  string // host:port
+	vault  *emulator.Vault
 }
 
 func newLab(env *testscript.Env) *lab { return &lab{dir: env.WorkDir, env: env} }
@@ -72,7 +76,10 @@ func (l *lab) startProxy(ts *testscript.TestScript, args []string) {
 	path, err := exec.LookPath("etcdseal")
 	ts.Check(err)
 	cmd := exec.Command(path, "serve", "--config", args[0])
-	cmd.Dir = l.dir
+	cmd.Dir, cmd.Env = l.dir, os.Environ()
+	for _, name := range []string{"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
 	stderr, err := cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())

@@ -27,6 +27,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"etcd":    command(0, (*lab).startEtcd),
+			"vault":   command(0, (*lab).startVault),
+			"key":     command(1, (*lab).changeKey),
 			"start":   command(1, (*lab).startProxy),
 			"await":   command(1, (*lab).await),
 			"signal":  command(1, (*lab).signal),
@@ -34,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"ready":   command(0, (*lab).ready),
 			"put":     command(2, (*lab).put),
 			"get":     command(1, (*lab).get),
+			"opens":   command(1, (*lab).opens),
 			"stored":  command(1, (*lab).stored),
 			"failing": command(1, (*lab).failing),
 			"refused": command(1, (*lab).refused),

@@ -239,3 +239,31 @@ func checkClose(s *subject) error {
 	}
 	return nil
 }
+
+func checkDates(s *subject) error {
+	k, _, w, err := s.wrap()
+	if err != nil {
+		return err
+	}
+	dated, ok := k.(kek.Dated)
+	if !ok {
+		return nil
+	}
+	first, err := dated.Created(s.ctx, w.Version)
+	if err != nil || first.IsZero() {
+		return fmt.Errorf("the version that wraps was made at %v, %w, want a time", first, err)
+	}
+	if again, err := dated.Created(s.ctx, w.Version); err != nil || !again.Equal(first) {
+		return fmt.Errorf("asked again, it was made at %v, %w, not at %v", again, err, first)
+	}
+	for _, version := range []string{"", w.Version + "0", "no such version"} {
+		_, err := dated.Created(s.ctx, version)
+		if err := expectFailure(fmt.Sprintf("the date of version %q", version), kek.OpVersion, err); err != nil {
+			return err
+		}
+		if kek.ClassOf(err) != kek.NotFound {
+			return fmt.Errorf("the date of version %q: the class is %q, want %q", version, kek.ClassOf(err), kek.NotFound)
+		}
+	}
+	return nil
+}

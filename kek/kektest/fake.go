@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/etcdseal/etcdseal/kek"
 )
@@ -28,6 +30,7 @@ type Fake struct {
 
 	mu      sync.Mutex // guards all below
 	version string
+	made    []string // all versions that were current, in their order
 	closed  bool
 	gone    map[string]kek.Class // what Unwrap by a version answers
 	ops     map[string]*opState
@@ -44,11 +47,11 @@ type opState struct {
 	times   int           // how many of them; negative: all
 }
 
-var _ kek.KEK = (*Fake)(nil)
+var _ kek.Dated = (*Fake)(nil)
 
 // NewFake returns a Fake that works until it is told otherwise.
 func NewFake(name, version string) *Fake {
-	f := &Fake{name: name, version: version, gone: map[string]kek.Class{}, changed: make(chan struct{})}
+	f := &Fake{name: name, version: version, made: []string{version}, gone: map[string]kek.Class{}, changed: make(chan struct{})}
 	f.ops = map[string]*opState{}
 	for _, op := range allOps {
 		f.ops[op] = &opState{}
@@ -99,6 +102,24 @@ func (f *Fake) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
 // Version implements kek.KEK.
 func (f *Fake) Version(ctx context.Context) (string, error) {
 	return f.begin(ctx, kek.OpVersion)
+}
+
+// fakeEpoch is when a Fake's first version was made; the others follow hour by hour.
+var fakeEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Created implements kek.Dated. It knows the versions that this Fake was made with
+// or rotated to, and counts as a call of kek.OpVersion.
+func (f *Fake) Created(ctx context.Context, version string) (time.Time, error) {
+	if _, err := f.begin(ctx, kek.OpVersion); err != nil {
+		return time.Time{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := slices.Index(f.made, version)
+	if at < 0 {
+		return time.Time{}, f.fail(kek.OpVersion, kek.NotFound, version, errors.New("this Fake never had it"))
+	}
+	return fakeEpoch.Add(time.Duration(at) * time.Hour), nil
 }
 
 // Close implements kek.KEK.

@@ -164,3 +164,14 @@ func TestFakeAwaits(t *testing.T) {
 		t.Errorf("AwaitBlocked with a cancelled context: %v", err)
 	}
 }
+
+func TestFakeDates(t *testing.T) {
+	f := NewFake("fake", "v1")
+	f.Rotate("v2")
+	f.Rotate("v1")
+	first, err1 := f.Created(t.Context(), "v1")
+	second, err2 := f.Created(t.Context(), "v2")
+	if err1 != nil || err2 != nil || !first.Before(second) {
+		t.Errorf("v1 %v, %v; v2 %v, %v", first, err1, second, err2)
+	}
+}

@@ -13,6 +13,8 @@ import (
 // a KEK that works; all handles opened with one t, or with its subtests' t's, are
 // of the same key, which is not rotated meanwhile. Run closes them.
 //
+// A KEK that is a kek.Dated is tested as one.
+//
 // Classes are tested only as far as every provider can tell them; the provider's
 // own tests say more.
 func Run(t *testing.T, open func(t *testing.T) kek.KEK) {
@@ -59,4 +61,5 @@ var checks = []check{
 	{"cancelled context", checkCancelled},
 	{"concurrent calls", checkConcurrent},
 	{"close", checkClose},
+	{"dates", checkDates},
 }

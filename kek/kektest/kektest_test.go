@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/etcdseal/etcdseal/kek"
 )
@@ -20,7 +21,15 @@ type flawed struct {
 	wrap    func(context.Context, []byte) (kek.Wrapping, error)
 	unwrap  func(context.Context, kek.Wrapping) ([]byte, error)
 	version func(context.Context) (string, error)
+	created func(context.Context, string) (time.Time, error)
 	close   func() error
+}
+
+func (k *flawed) Created(ctx context.Context, version string) (time.Time, error) {
+	if k.created != nil {
+		return k.created(ctx, version)
+	}
+	return k.Fake.Created(ctx, version)
 }
 
 func (k *flawed) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
@@ -169,6 +178,15 @@ func TestSuiteFindsFlaws(t *testing.T) {
 		}},
 		{"calls share state", "concurrent calls", func(k *flawed) {
 			k.FailTimes(1, kek.Throttled, kek.OpUnwrap)
+		}},
+		{"no date", "dates", func(k *flawed) {
+			k.created = func(context.Context, string) (time.Time, error) { return time.Time{}, nil }
+		}},
+		{"the date is now", "dates", func(k *flawed) {
+			k.created = func(context.Context, string) (time.Time, error) { return time.Now(), nil }
+		}},
+		{"any version has a date", "dates", func(k *flawed) {
+			k.created = func(context.Context, string) (time.Time, error) { return fakeEpoch, nil }
 		}},
 		{"close fails", "close", func(k *flawed) { k.close = func() error { return errors.New("no") } }},
 		{"close does nothing", "close", func(k *flawed) { k.close = func() error { return nil } }},

@@ -16,6 +16,9 @@ func (f *Fake) Rotate(version string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.version = version
+	if !slices.Contains(f.made, version) {
+		f.made = append(f.made, version)
+	}
 }
 
 // Fail makes every call of the operations named (kek.OpWrap and so on; none named

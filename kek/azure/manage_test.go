@@ -1,0 +1,135 @@
+package azure_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcdseal/etcdseal/kek"
+	"github.com/etcdseal/etcdseal/kek/azure"
+	"github.com/etcdseal/etcdseal/kek/azure/emulator"
+)
+
+func managed(c *azure.Config) { c.Managed = &azure.Managed{KeySize: 2048} }
+
+// A managed key is made when it is not there, gets a rotation policy, and is
+// followed.
+func TestManagedKeyIsMade(t *testing.T) {
+	for _, r := range []struct{ host, kty, algorithm string }{
+		{host, "RSA", azure.AlgorithmRSA}, {"prod.managedhsm.azure.net", "oct-HSM", azure.AlgorithmAES},
+	} {
+		inBubble(t, func(t *testing.T) {
+			l := newLabAt(t, emulator.VaultConfig{Host: r.host, PurgeProtection: true}, "")
+			k := l.open(t, managed)
+			w := must(t, k)
+			opens(t, k, w)
+			if w.Algorithm != r.algorithm || w.Version != l.vault.Current("etcd") {
+				t.Errorf("%v", w)
+			}
+			if got := l.vault.Policy("etcd"); got != "P90D" {
+				t.Errorf("the policy rotates after %q", got)
+			}
+			if !strings.Contains(l.log.String(), "was made") {
+				t.Errorf("the log does not say so:\n%s", l.log)
+			}
+			until(t, k, l.vault.Rotate("etcd"))
+			if n := l.Count(emulator.OpCreate); n != 1 {
+				t.Errorf("made %d times", n)
+			}
+		})
+	}
+}
+
+// A policy that somebody made stays, and is looked at once.
+func TestManagedKeyKeepsItsPolicy(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		l := newLab(t)
+		first := l.open(t, func(c *azure.Config) { c.Managed = &azure.Managed{RotateAfter: 30 * 24 * time.Hour} })
+		version(t, first)
+		k := l.open(t, managed)
+		for range 20 {
+			version(t, k)
+			time.Sleep(time.Minute)
+		}
+		if got := l.vault.Policy("etcd"); got != "P30D" {
+			t.Errorf("the policy rotates after %q", got)
+		}
+		if n := l.Count(emulator.OpGetPolicy); n != 2 {
+			t.Errorf("the policy was asked for %d times", n)
+		}
+	})
+}
+
+// Not being allowed to see to the policy is a warning.
+func TestManagedKeyWithoutPermission(t *testing.T) {
+	l := newLab(t)
+	l.Inject(emulator.ForbiddenByRBAC(emulator.OpGetPolicy))
+	k := l.open(t, managed)
+	opens(t, k, must(t, k))
+	if log := l.log.String(); !strings.Contains(log, "Crypto Officer") || strings.Contains(log, "Caller:") {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// A key that was deleted and can be recovered is not made again; one that is not
+// managed never is.
+func TestDeletedKeyIsNotMadeAgain(t *testing.T) {
+	l := newLab(t)
+	w := must(t, l.open(t, nil))
+	l.vault.Delete("etcd")
+	k := l.open(t, managed)
+	_, err := k.Version(t.Context())
+	wants(t, "managed", err, kek.NotFound, "ObjectIsDeletedButRecoverable", "recover it")
+	_, err = l.open(t, nil).Version(t.Context())
+	wants(t, "not managed", err, kek.NotFound, "KeyNotFound")
+	l.vault.Recover("etcd")
+	opens(t, k, w)
+	l.vault.Delete("etcd")
+	l.vault.Purge("etcd")
+	_, err = l.open(t, nil).Version(t.Context())
+	wants(t, "not managed, purged", err, kek.NotFound)
+	if n := l.Count(emulator.OpCreate); n != 1 {
+		t.Errorf("made %d times", n)
+	}
+	if got := version(t, k); got != l.vault.Current("etcd") {
+		t.Errorf("managed, purged: the version is %s", got)
+	}
+	_, err = k.Unwrap(t.Context(), w)
+	wants(t, "what the purged key wrapped", err, kek.NotFound)
+}
+
+// An identity that may not make keys says so.
+func TestManagedKeyThatMayNotBeMade(t *testing.T) {
+	l := newLabAt(t, emulator.VaultConfig{Host: host}, "")
+	l.Inject(emulator.ForbiddenByRBAC(emulator.OpCreate))
+	_, err := l.open(t, managed).Wrap(t.Context(), testDEK)
+	wants(t, "wrapping", err, kek.Denied, "making the key", "ForbiddenByRbac")
+}
+
+// Without purge protection the log warns, once.
+func TestPurgeProtectionWarning(t *testing.T) {
+	for _, protected := range []bool{false, true} {
+		inBubble(t, func(t *testing.T) {
+			l := newLabAt(t, emulator.VaultConfig{Host: host, PurgeProtection: protected, RecoverableDays: 7}, "RSA")
+			k := l.open(t, nil)
+			for range 20 {
+				version(t, k)
+				time.Sleep(time.Minute)
+			}
+			want := map[bool]int{false: 1, true: 0}[protected]
+			if got := strings.Count(l.log.String(), "purge protection is off"); got != want {
+				t.Errorf("protected: %v, warned %d times", protected, got)
+			}
+		})
+	}
+}
+
+// A version that is about to expire is warned of.
+func TestExpiryWarning(t *testing.T) {
+	l := newLab(t)
+	l.vault.SetExpires("etcd", "", time.Now().Add(20*24*time.Hour))
+	version(t, l.open(t, nil))
+	if !strings.Contains(l.log.String(), "expires soon") {
+		t.Errorf("the log: %s", l.log)
+	}
+}
