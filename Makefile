@@ -3,6 +3,9 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
+# How many random operations are compared with etcd's answers, without the race
+# detector, which makes them slow.
+OPERATIONS ?= 20000
 BENCHFLAGS ?=
 
 # The same source and Go version give the same bytes, wherever they are built.
@@ -32,6 +35,7 @@ test: unit e2e ## run every test
 unit: ## run the tests of the main module, fuzz seeds included, under the race detector
 	go test -race -timeout 15m ./...
 	cd kek/kmsv2/interop && go test ./...
+	go test -timeout 10m ./proxy/difftest -run EqualsEtcd -difftest.operations $(OPERATIONS)
 
 .PHONY: e2e
 e2e: ## run the built binary against a real etcd and a real kube-apiserver
