@@ -352,20 +352,24 @@ func TestQueueCapWithholdsTheConnectionWindow(t *testing.T) {
 	}
 }
 
-// TestWindowComesBackWhenAQueueIsDropped has the client reset the stream whose
-// queue has the connection's window withheld: nothing else moves then.
+// TestWindowComesBackWhenAQueueIsDropped has the client reset the streams whose
+// queues have the connection's window withheld: nothing else moves then.
 func TestWindowComesBackWhenAQueueIsDropped(t *testing.T) {
+	const each, streams = 200_000, creditStep/200_000 + 1
 	pipes(t, Config{QueueLimit: 50_000}, &testSession{}, func(r *rig) {
 		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
-		r.client.call(1, "/p")
-		r.client.call(3, "/p")
-		r.up.headers(3, false, ":status", "200")
-		r.up.data(3, false, make([]byte, 200_000))
-		if _, window := bytesOf(r.up.all(), 0); window > 100_000 {
-			t.Errorf("a window of %d with a full queue", window)
+		for id := uint32(1); id < 2*streams; id += 2 {
+			r.client.call(id, "/p")
+			r.up.headers(id+2, false, ":status", "200")
+			r.up.data(id+2, false, make([]byte, each))
 		}
-		r.client.check(r.client.fr.WriteRSTStream(1, http2.ErrCodeCancel))
-		if _, window := bytesOf(r.up.all(), 0); window < 100_000 {
+		if _, window := bytesOf(r.up.all(), 0); window > 100_000 {
+			t.Errorf("a window of %d with full queues", window)
+		}
+		for id := uint32(1); id < 2*streams; id += 2 {
+			r.client.check(r.client.fr.WriteRSTStream(id, http2.ErrCodeCancel))
+		}
+		if _, window := bytesOf(r.up.all(), 0); window < creditStep {
 			t.Errorf("a window of %d without", window)
 		}
 	})
