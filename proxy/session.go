@@ -23,8 +23,6 @@ import (
 // was checked on it.
 var errMoved = errors.New("the etcd behind this connection has changed; a new connection will be checked anew")
 
-var watchMethod, _ = wire.Lookup("/etcdserverpb.Watch/Watch")
-
 // session is one client's connection with its upstream connection. It lets
 // values be sealed only after it was seen, on that very upstream connection,
 // that the keyring's records are there.
