@@ -68,10 +68,16 @@ func (c *caller) context(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // addMetadata adds a field as gRPC's metadata have it: values of -bin fields are
-// bytes, in base64 and separated by commas on the wire.
+// bytes, in base64 and separated by commas on the wire. What a gRPC client refuses to
+// send is left out: etcd takes it and knows no such metadata.
 func addMetadata(md metadata.MD, f hpack.HeaderField) {
+	if strings.ContainsFunc(f.Name, notInKey) {
+		return
+	}
 	if !strings.HasSuffix(f.Name, "-bin") {
-		md.Append(f.Name, f.Value)
+		if !strings.ContainsFunc(f.Value, notPrintable) {
+			md.Append(f.Name, f.Value)
+		}
 		return
 	}
 	for value := range strings.SplitSeq(f.Value, ",") {
@@ -80,6 +86,14 @@ func addMetadata(md metadata.MD, f hpack.HeaderField) {
 		}
 	}
 }
+
+// notInKey and notPrintable are what must not be in the keys and the values of
+// metadata (PROTOCOL-HTTP2.md).
+func notInKey(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.'
+}
+
+func notPrintable(c rune) bool { return c < ' ' || c > '~' }
 
 // timeoutUnits are those of grpc-timeout (PROTOCOL-HTTP2.md).
 var timeoutUnits = map[byte]time.Duration{

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // write makes one try of a transaction that may write: it looks at the compared
@@ -122,8 +124,11 @@ func (e *Engine) wrapped(ctx context.Context, t *pb.TxnRequest, v *view, guards 
 	if err != nil {
 		return nil, err
 	}
-	if !resp.Succeeded || len(resp.Responses) != 1 || resp.Responses[0].GetResponseTxn() == nil {
+	if !resp.Succeeded {
 		return nil, errRaced
+	}
+	if len(resp.Responses) != 1 || resp.Responses[0].GetResponseTxn() == nil { // not to be made again: it was carried out
+		return nil, status.Errorf(codes.DataLoss, "etcdseal: the transaction was applied at revision %d, but its answer is not one of a transaction", resp.GetHeader().GetRevision())
 	}
 	inner := resp.Responses[0].GetResponseTxn()
 	inner.Header = resp.Header

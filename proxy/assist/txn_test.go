@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -212,6 +214,34 @@ func TestErrorsAreEtcds(t *testing.T) {
 				t.Errorf("got %v, %v; etcd says %v, %v", got, gotErr, want, wantErr)
 			}
 		})
+	}
+}
+
+// mute is a KV whose answers to transactions say too little.
+type mute struct {
+	assist.KV
+	asked int
+}
+
+func (m *mute) Txn(context.Context, *pb.TxnRequest, ...grpc.CallOption) (*pb.TxnResponse, error) {
+	m.asked++
+	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: 7}, Succeeded: true}, nil
+}
+
+func (m *mute) Range(context.Context, *pb.RangeRequest, ...grpc.CallOption) (*pb.RangeResponse, error) {
+	return &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: 6}}, nil
+}
+
+// TestAppliedIsNotMadeAgain: a transaction that was carried out is never tried again,
+// whatever its answer is.
+func TestAppliedIsNotMadeAgain(t *testing.T) {
+	kv := &mute{}
+	engine := &assist.Engine{KV: kv, Sealed: everything}
+	_, err := engine.Txn(t.Context(), &pb.TxnRequest{
+		Compare: []*pb.Compare{valueIs("a", "1")}, Success: []*pb.RequestOp{getOp("b")}, Failure: []*pb.RequestOp{putOp("b", "2")},
+	})
+	if kv.asked != 1 || status.Code(err) != codes.DataLoss || !strings.Contains(err.Error(), "applied at revision 7") {
+		t.Errorf("asked %d times: %v", kv.asked, err)
 	}
 }
 

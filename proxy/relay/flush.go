@@ -174,7 +174,7 @@ func (p *Pair) over() error {
 func (p *Pair) answersLeft() bool {
 	for _, s := range p.streams {
 		h := &s.half[Response]
-		if s.served != nil && !s.long && !s.closed[Request] {
+		if (s.served != nil && !s.long || s.orphan) && !s.closed[Request] {
 			return true
 		}
 		if h.endIn && (len(h.queue)+len(h.entries) > 0 || h.state != inputFree) && !s.closed[Request] {

@@ -33,12 +33,26 @@ func (p *Pair) onGoAway(d Direction, f frame) error {
 	}
 	for id, s := range p.streams {
 		if s.forwarded && id > last && !s.half[Response].begun && !s.half[Response].swallow {
-			s.closed[Response] = true
-			p.resetBoth(s, http2.ErrCodeRefusedStream)
+			p.notTaken(s)
 		}
 	}
 	p.goAway(max(last, p.answeredID), code)
 	return nil
+}
+
+// notTaken ends a stream that the upstream has not processed and never will: the
+// client makes the call again elsewhere. If a request of it waits for its codec, which
+// may be having it carried out by other means, it is not to be made again before that
+// is decided. mu is held.
+func (p *Pair) notTaken(s *stream) {
+	s.closed[Response] = true
+	if s.half[Request].waits() {
+		s.orphan = true
+		p.discard(s, Request)
+		p.answeredID = max(p.answeredID, s.id)
+		return
+	}
+	p.resetBoth(s, http2.ErrCodeRefusedStream)
 }
 
 // goAway sends GOAWAY to the client. The last stream only ever falls: a client

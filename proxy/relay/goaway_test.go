@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -125,6 +126,54 @@ func TestErrorAfterGoAway(t *testing.T) {
 		r.client.check(r.client.fr.WriteRawFrame(http2.FramePushPromise, 0, 1, nil))
 		r.client.want("goaways", "GOAWAY 1 NO_ERROR", "GOAWAY 1 PROTOCOL_ERROR")
 	})
+}
+
+// TestNotTakenWhileItWaits has the upstream turn a stream away while its codec may be
+// having the request carried out by other means: a client that made the call again
+// would write twice.
+func TestNotTakenWhileItWaits(t *testing.T) {
+	answers := []string{"HEADERS 1 :status=200 content-type=application/grpc", `DATA 1 "\x00\x00\x00\x00\x04done"`, "HEADERS 1 grpc-status=0 end"}
+	for name, turn := range map[string]struct {
+		away func(*peer)
+		tell []string
+	}{
+		"goaway": {func(up *peer) { up.check(up.fr.WriteGoAway(1, http2.ErrCodeNo, nil)) }, []string{"GOAWAY 1 NO_ERROR"}},
+		"reset":  {func(up *peer) { up.check(up.fr.WriteRSTStream(3, http2.ErrCodeRefusedStream)) }, nil},
+	} {
+		for verdict, test := range map[string]struct {
+			verdict Verdict
+			want    []string
+		}{
+			"answered":  {Verdict{Action: Answer, Msg: []byte("done")}, answers},
+			"forwarded": {Verdict{Msg: []byte("up")}, []string{"RST_STREAM 1 REFUSED_STREAM"}},
+			"refused": {Verdict{Action: Refuse, Status: &Status{codes.Aborted, "no"}},
+				[]string{"HEADERS 1 :status=200 content-type=application/grpc grpc-status=10 grpc-message=no end"}},
+		} {
+			t.Run(name+" and "+verdict, func(t *testing.T) {
+				judged := make(chan struct{})
+				s := &testSession{route: func(string) Route {
+					return Route{Codec: &funcs{
+						rewrite: func(Direction, []byte, []byte) Verdict { return Verdict{Action: Park} },
+						wait:    func(context.Context, Direction, []byte) Verdict { <-judged; return test.verdict },
+					}}
+				}}
+				pipes(t, Config{}, s, func(r *rig) {
+					judged = make(chan struct{})
+					r.client.call(1, "/p")
+					r.client.data(1, true, framed([]byte("q")))
+					r.up.got()
+					turn.away(r.up)
+					r.client.want("turned away", turn.tell...)
+					close(judged)
+					r.client.want("judged", test.want...)
+					r.up.want("nothing")
+					if n := r.streams(); n != 0 {
+						t.Errorf("%d streams", n)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestGoAwayOnlyFalls(t *testing.T) {

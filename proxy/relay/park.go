@@ -2,6 +2,8 @@ package relay
 
 import (
 	"slices"
+
+	"golang.org/x/net/http2"
 )
 
 const (
@@ -177,6 +179,11 @@ func (p *Pair) judge(s *stream, d Direction, e *entry) bool {
 	return true
 }
 
+// waits reports whether a message is in Codec.Wait.
+func (h *half) waits() bool {
+	return slices.ContainsFunc(h.entries, func(e *entry) bool { return e.state == entryWaiting })
+}
+
 // next finds the first entry that may go on: one that does not wait, with
 // nothing before it in its lane and no barrier before it.
 func (h *half) next() *entry {
@@ -197,9 +204,13 @@ func (h *half) next() *entry {
 // apply does what a verdict says. mu is held.
 func (p *Pair) apply(s *stream, d Direction, in incoming, v Verdict, lent *buffer) {
 	h := &s.half[d]
-	if s.gone(d) {
+	answers := v.Action == Answer || v.Action == Refuse
+	if s.gone(d) && !(s.orphan && d == Request && answers) {
 		in.buf.free()
 		lent.free()
+		if s.orphan && d == Request && !s.closed[Request] { // nothing of it was carried out
+			p.resetBoth(s, http2.ErrCodeRefusedStream)
+		}
 		return
 	}
 	if v.Untouched && d == Request {

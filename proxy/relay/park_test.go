@@ -210,7 +210,6 @@ func TestParkedEndsWithItsStream(t *testing.T) {
 	for name, end := range map[string]func(*rig){
 		"client":   func(r *rig) { r.client.check(r.client.fr.WriteRSTStream(1, 8)) },
 		"upstream": func(r *rig) { r.up.check(r.up.fr.WriteRSTStream(3, 8)) },
-		"goaway":   func(r *rig) { r.up.check(r.up.fr.WriteGoAway(1, 0, nil)) },
 		"pair":     func(r *rig) { r.client.conn.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {

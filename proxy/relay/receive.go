@@ -146,6 +146,8 @@ func (p *Pair) onReset(d Direction, f frame) error {
 	s.closed[d] = true
 	h := &s.half[Response]
 	switch {
+	case d == Response && code == http2.ErrCodeRefusedStream && !h.begun && !h.swallow:
+		p.notTaken(s)
 	case d == Request:
 		s.half[Request].endIn = true // nothing may follow a reset
 		p.resetUpstream(s, code)

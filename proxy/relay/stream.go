@@ -20,6 +20,7 @@ type stream struct {
 	later   []item // when the request has come whole
 
 	forwarded bool // opened upstream
+	orphan    bool // the upstream has not taken it, but its codec may still answer it
 	long      bool
 	ended     bool // told to the Observer
 	code      int  // gRPC code, -1 while unknown
