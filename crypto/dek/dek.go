@@ -126,6 +126,7 @@ type Manager struct {
 	unsettle chan struct{} // says that a record has to be put back; holds one
 	unproven chan struct{} // says that a record has to be proved; holds one
 	renewal  chan struct{} // says that a DEK is nearly used up; holds one
+	asking   chan struct{} // says that KEKs are to be asked for their versions; holds one
 	rotation chan struct{} // says that records may have to be rewrapped; holds one
 	self     string        // names this process's claims
 
@@ -155,6 +156,7 @@ func New(c Config) (*Manager, error) {
 		unsettle: make(chan struct{}, 1),
 		unproven: make(chan struct{}, 1),
 		renewal:  make(chan struct{}, 1),
+		asking:   make(chan struct{}, 1),
 		rotation: make(chan struct{}, 1),
 		self:     newSelf(),
 		known:    make(map[envelope.ID]*entry),

@@ -231,7 +231,10 @@ func (m *Manager) WrapBy(sets ...Set) error {
 			delete(m.since, name)
 		}
 	}
-	m.wakeRotation()
+	select {
+	case m.asking <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -242,6 +245,7 @@ func (m *Manager) see(name, version string) {
 	switch {
 	case v == nil:
 		m.views[name] = &view{version: version, since: now, seen: now}
+		m.log.Info("a KEK's version is followed", "kek", name, "keyVersion", version)
 		return
 	case v.version != version:
 		v.past = slices.DeleteFunc(append(v.past, v.version), func(past string) bool { return past == version })

@@ -89,6 +89,9 @@ func (m *Manager) poll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.renewal:
+		case <-m.asking:
+			m.askVersions(ctx)
+			m.wakeRotation()
 		case <-ticker.C:
 			m.wakeWatch()
 			m.askVersions(ctx)
