@@ -209,8 +209,8 @@ const (
 // anywhere: read it, claim it, ask the KEKs, write it. After the first two nothing has
 // changed but for the claim, which ends by itself.
 //
-// KEKs for which down returns true are not asked.
-func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, p *policy, down func(name string) bool) (outcome, *rewrapped, error) {
+// It waits for its turn in a pass, and does not ask KEKs that failed in it.
+func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (outcome, *rewrapped, error) {
 	stored, record, err := m.readRecord(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrTombstoned), errors.Is(err, ErrBadRecord):
@@ -218,7 +218,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, p *policy, d
 	case err != nil:
 		return failed, nil, err
 	}
-	todo := p.plan(record)
+	todo := run.p.plan(record)
 	now := m.config.Now()
 	switch {
 	case todo.empty():
@@ -226,9 +226,13 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, p *policy, d
 	case record.Claim != nil && record.Claim.By != m.self && now.Before(record.Claim.Until):
 		return busy, nil, nil
 	}
-	if todo = todo.without(down); todo.empty() || !m.wraps.canOpen(record, down) {
+	if todo = todo.without(run.isDown); todo.empty() || !m.wraps.canOpen(record, run.isDown) {
 		return failed, nil, errStopped
 	}
+	if err := run.turn(ctx); err != nil {
+		return failed, nil, err
+	}
+	now = m.config.Now()
 	if err := m.openedBefore(ctx, record); err != nil {
 		return failed, nil, err
 	}
@@ -240,7 +244,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, p *policy, d
 		return conflictOr(failed, err), nil, notConflict(err)
 	}
 	asking, cancel := context.WithTimeout(ctx, patience)
-	next, err := m.wraps.rewrap(asking, record, todo, p.views, p.drop, now)
+	next, err := m.wraps.rewrap(asking, record, todo, run.p.views, run.p.drop, now)
 	cancel()
 	if err != nil {
 		m.release(ctx, record, revision)

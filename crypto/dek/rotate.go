@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -81,6 +82,7 @@ func (m *Manager) Rotate(ctx context.Context, o RotateOptions) (*Rotation, error
 			todo = append(todo, r.ID)
 		}
 	}
+	rand.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	m.carryOut(ctx, p, todo, out)
 	for id, err := range records.strange {
 		out.Failed = append(out.Failed, Rewrapping{ID: id, Err: err})

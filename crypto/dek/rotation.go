@@ -20,8 +20,8 @@ const (
 	rotatePace     = 100 * time.Millisecond // between the starts of two records: 30 key operations a second
 	rotateFirst    = 2 * time.Second        // before a second try, doubled each time
 	rotateLast     = 5 * time.Minute
-	busyRetry      = 2 * time.Second // before records that others are at are looked at again
-	maxBusyRetries = 120
+	busyRetry      = time.Second // before records that others are at are looked at again
+	maxBusyRetries = 300         // longer than a claim lasts whose process ended
 )
 
 // rotate rewraps records when a policy wants it, until ctx ends.
@@ -146,20 +146,14 @@ func (r *pass) all(ctx context.Context, ids []envelope.ID) {
 	wg.Wait()
 }
 
-// one rewraps one record when its turn has come.
+// one rewraps one record.
 func (r *pass) one(ctx context.Context, id envelope.ID) {
 	r.mu.Lock()
-	now := time.Now()
-	if r.next.Before(now) {
-		r.next = now
-	}
-	wait := r.next.Sub(now)
-	r.next = r.next.Add(rotatePace)
-	stopped := r.stopped
+	stopped := r.stopped || ctx.Err() != nil
 	r.mu.Unlock()
 	end, done, err := failed, (*rewrapped)(nil), errStopped
-	if !stopped && pause(ctx, wait) {
-		end, done, err = r.m.rewrapRecord(ctx, id, r.p, r.isDown)
+	if !stopped {
+		end, done, err = r.m.rewrapRecord(ctx, id, r)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,6 +177,23 @@ func (r *pass) one(ctx context.Context, id envelope.ID) {
 	}
 }
 
+// turn waits until the next record may be begun.
+func (r *pass) turn(ctx context.Context) error {
+	r.mu.Lock()
+	now := time.Now()
+	if r.next.Before(now) {
+		r.next = now
+	}
+	wait := r.next.Sub(now)
+	r.next = r.next.Add(rotatePace)
+	r.mu.Unlock()
+	if !pause(ctx, wait) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// isDown reports whether a KEK failed in this pass.
 func (r *pass) isDown(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
