@@ -44,6 +44,8 @@ type metrics struct {
 	kekLatency                   *prometheus.HistogramVec
 	deks                         *prometheus.CounterVec
 	recordsLost, recordsRestored prometheus.Counter
+	rewrapped                    prometheus.Counter
+	rewrapFailures               *prometheus.CounterVec
 	waits                        prometheus.Histogram
 	assisted, assistRetries      prometheus.Counter
 	requests                     *prometheus.CounterVec
@@ -74,6 +76,8 @@ func (m *metrics) init() {
 	m.deks = m.counters("deks_created_total", "DEKs that this process made.", "kek")
 	m.recordsLost = m.counter("keyring_records_lost_total", "Records found missing or damaged in the keyring's store.")
 	m.recordsRestored = m.counter("keyring_records_restored_total", "Records that this process put back.")
+	m.rewrapped = m.counter("keyring_records_rewrapped_total", "Records whose wrappings this process changed by a rotation.")
+	m.rewrapFailures = m.counters("keyring_rewrap_failures_total", "Tries to rewrap a record that failed, by what a KEK said; the class is store if the keyring's store was in the way.", "class")
 	m.waits = prometheus.NewHistogram(m.histogramOpts("message_wait_seconds", "How long messages waited for a key."))
 	m.all = append(m.all, m.waits)
 	m.requests = m.counters("http_requests_total", "HTTP requests without gRPC that were answered, by what they asked for and the answer's status.", "api", "status")
@@ -184,3 +188,15 @@ func (m *metrics) RecordLost() { m.recordsLost.Inc() }
 
 // RecordRestored implements dek.Observer.
 func (m *metrics) RecordRestored() { m.recordsRestored.Inc() }
+
+// RecordRewrapped implements dek.Observer.
+func (m *metrics) RecordRewrapped() { m.rewrapped.Inc() }
+
+// RewrapFailed implements dek.Observer.
+func (m *metrics) RewrapFailed(class kek.Class) {
+	label := "store"
+	if class != 0 {
+		label = class.String()
+	}
+	m.rewrapFailures.WithLabelValues(label).Inc()
+}

@@ -119,6 +119,9 @@ func (d *daemon) openProxy(context.Context) error {
 		return err
 	}
 	d.use(sealers)
+	if err := d.wrapBy(d.config); err != nil {
+		return err
+	}
 	d.proxy = proxy.New(proxy.Config{
 		Listener:      d.listener,
 		Upstream:      d.upstream,

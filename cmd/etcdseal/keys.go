@@ -28,6 +28,8 @@ func (d *daemon) openKeyring(context.Context) error {
 		KEKs:     d.keks,
 		Logger:   d.logger,
 		Observer: d.metrics,
+
+		RotateLag: rotateLag(d.config),
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ var (
 	pairsDesc = prometheus.NewDesc("etcdseal_etcd_endpoint_connections", "Client connections that are paired with one to the etcd endpoint.", []string{"endpoint"}, nil)
 	sealDesc  = prometheus.NewDesc("etcdseal_sealing_possible", "Whether values can be sealed with the KEK, as far as the last try showed.", []string{"kek"}, nil)
 	whyDesc   = prometheus.NewDesc("etcdseal_sealing_failure", "1 with the reason while values cannot be sealed with the KEK; absent otherwise.", []string{"kek", "reason"}, nil)
+	wrapDesc  = prometheus.NewDesc("etcdseal_keyring_records", "Records of the keyring that a KEK is to wrap, by whether it does: by its current version, by older ones only, or not at all (missing).", []string{"kek", "state"}, nil)
 	certDesc  = prometheus.NewDesc("etcdseal_certificate_not_after_seconds", "When the certificate in use expires, in seconds since 1970.", []string{"side"}, nil)
 )
 
@@ -35,6 +36,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	to <- pairsDesc
 	to <- sealDesc
 	to <- whyDesc
+	to <- wrapDesc
 	to <- certDesc
 }
 
@@ -59,6 +61,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		}
 		gauge(sealDesc, 0, name)
 		gauge(whyDesc, 1, name, failureReason(err))
+	}
+	for _, w := range c.daemon.keyring.Wrapped() {
+		gauge(wrapDesc, float64(w.Current), w.KEK, "current")
+		gauge(wrapDesc, float64(w.Older), w.KEK, "older")
+		gauge(wrapDesc, float64(w.Missing), w.KEK, "missing")
 	}
 	for side, expiry := range map[string]func() (time.Time, bool){
 		"listen": c.daemon.listener.CertificateExpiry,

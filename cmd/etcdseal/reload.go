@@ -58,6 +58,10 @@ func (d *daemon) reloadRules() error {
 		d.use(d.sealers) // not those that were made before the error
 		return err
 	}
+	if err := d.wrapBy(next); err != nil {
+		d.use(d.sealers)
+		return err
+	}
 	d.proxy.SetRules(rules)
 	d.use(sealers)
 	d.logger.Info("rules reloaded", "rules", len(next.Rules))

@@ -34,6 +34,8 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{"serve", "--config FILE", "run the proxy until SIGTERM or SIGINT", serve},
+		{"rotate", "--config FILE [--yes]", "have all data keys wrapped by the KEKs' current versions", rotate},
+		{"status", "--config FILE", "say which KEKs and versions are needed, and which are safe to disable", status},
 		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},
 		{"version", "", "say which build this is", printVersion},
 	}

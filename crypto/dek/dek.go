@@ -48,6 +48,8 @@ const (
 	DefaultKEKTimeout   = 20 * time.Second
 	DefaultStoreTimeout = 5 * time.Second
 	DefaultRefusalTime  = 5 * time.Second
+	DefaultRotateLag    = 15 * time.Minute
+	DefaultRotateDelay  = 10 * time.Second
 )
 
 // Config is what a Manager works with. The zero value of every field but Store,
@@ -84,6 +86,14 @@ type Config struct {
 	// asking anybody; 0 is DefaultRefusalTime. A KEK that does not answer is
 	// asked again after a second, or RefusalTime if that is shorter.
 	RefusalTime time.Duration
+	// RotateLag is how long what a KEK says of its version may be out of date, with
+	// all clocks' differences: several times the longest interval at which any
+	// process asks. A process that did not see a version change waits for so long
+	// until it replaces wrappings by another one. 0 is DefaultRotateLag.
+	RotateLag time.Duration
+	// RotateDelay is how long Run waits at most, by chance, before it rewraps records,
+	// so that not all processes begin at once. 0 is DefaultRotateDelay.
+	RotateDelay time.Duration
 
 	// Now tells the time; nil is time.Now.
 	Now func() time.Time
@@ -116,12 +126,20 @@ type Manager struct {
 	unsettle chan struct{} // says that a record has to be put back; holds one
 	unproven chan struct{} // says that a record has to be proved; holds one
 	renewal  chan struct{} // says that a DEK is nearly used up; holds one
+	asking   chan struct{} // says that KEKs are to be asked for their versions; holds one
+	rotation chan struct{} // says that records may have to be rewrapped; holds one
+	self     string        // names this process's claims
 
 	mu       sync.Mutex // guards all below, and what entries and Sealers say it guards
 	known    map[envelope.ID]*entry
 	strange  map[envelope.ID]int64 // revisions of records that were logged as unusable
 	refusals *refusals
 	sealers  map[string]*Sealer
+	sets     []Set                     // what records are to be wrapped by; see WrapBy
+	since    map[string]time.Time      // since when a KEK is in sets
+	views    map[string]*view          // of the KEKs
+	kept     map[string]time.Time      // wrappings that are not dropped until then; see keptKey
+	unopened map[envelope.ID]time.Time // records that are not rewrapped until then, since they did not give the DEK
 }
 
 // New returns a Manager. It asks neither the store nor a KEK. The error says what is
@@ -138,10 +156,17 @@ func New(c Config) (*Manager, error) {
 		unsettle: make(chan struct{}, 1),
 		unproven: make(chan struct{}, 1),
 		renewal:  make(chan struct{}, 1),
+		asking:   make(chan struct{}, 1),
+		rotation: make(chan struct{}, 1),
+		self:     newSelf(),
 		known:    make(map[envelope.ID]*entry),
 		strange:  make(map[envelope.ID]int64),
 		refusals: newRefusals(),
 		sealers:  make(map[string]*Sealer),
+		since:    make(map[string]time.Time),
+		views:    make(map[string]*view),
+		kept:     make(map[string]time.Time),
+		unopened: make(map[envelope.ID]time.Time),
 	}
 	m.wraps = newWrapper(c)
 	m.opening = newFlights[envelope.ID, *envelope.Key](m.tasks)
@@ -160,6 +185,8 @@ func (c *Config) complete() error {
 	setDefault(&c.KEKTimeout, DefaultKEKTimeout)
 	setDefault(&c.StoreTimeout, DefaultStoreTimeout)
 	setDefault(&c.RefusalTime, DefaultRefusalTime)
+	setDefault(&c.RotateLag, DefaultRotateLag)
+	setDefault(&c.RotateDelay, DefaultRotateDelay)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -187,7 +214,7 @@ func (c *Config) complete() error {
 	if c.MaxSeals < 1 || c.MaxSeals > MaxSeals {
 		errs = append(errs, fmt.Errorf("the seals of a DEK are %d, 1 to %d are allowed", c.MaxSeals, MaxSeals))
 	}
-	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime) < 0 || c.CacheSize < 0 {
+	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime, c.RotateLag, c.RotateDelay) < 0 || c.CacheSize < 0 {
 		errs = append(errs, errors.New("a time or size is negative"))
 	}
 	return errors.Join(errs...)

@@ -43,10 +43,19 @@ type entry struct {
 	doubtfulRaw []byte  // its encoding
 	left        []byte  // what was in the store, gave no DEK here, and was left alone
 
+	// later is what is in the store since somebody rewrapped the DEK, if it was not
+	// proved here yet: see postpone. Else nil.
+	later         *Record
+	laterRaw      []byte
+	laterRevision int64
+	postponed     int64 // when, nanoseconds since 1970
+
 	// active is the DEK if its Sealer uses it, or will use it when the record
 	// is stored; else nil. It seals only while the state is present.
 	active *active
 	proved []Wrapping // those of the record that are known to give the DEK
+	// vouched are wrappings that this process proved and is about to write.
+	vouched []Wrapping
 	// complained says that it was logged that the record cannot be put right.
 	complained bool
 }
@@ -92,6 +101,10 @@ func (m *Manager) observe(r Stored) {
 		m.settled(e)
 		return
 	}
+	if e != nil && e.later != nil && bytes.Equal(e.laterRaw, r.Data) {
+		e.laterRevision = r.Revision
+		return
+	}
 	record, err := m.check(r)
 	switch {
 	case e == nil && err != nil:
@@ -100,8 +113,10 @@ func (m *Manager) observe(r Stored) {
 		m.learn(&entry{id: r.ID, record: record, data: r.Data, state: present})
 	case err != nil:
 		m.damage(e, r, err)
-	case !proves(e.proved, record) && !covers(record, e.record):
-		m.doubt(e, r, record)
+	case !proves(e.proved, record) && !proves(e.vouched, record) && !covers(record, e.record):
+		if !m.postpone(e, r, record) {
+			m.doubt(e, r, record)
+		}
 	default:
 		e.adopt(record, r.Data)
 		m.settled(e)
@@ -134,6 +149,12 @@ func (m *Manager) logStrange(r Stored, err error) {
 // adopt makes what the store has the entry's record.
 func (e *entry) adopt(record *Record, data []byte) {
 	e.record, e.data = record, data
+	e.later, e.laterRaw = nil, nil
+	for _, w := range e.vouched {
+		if !proves([]Wrapping{w}, &Record{Wrappings: e.proved}) {
+			e.proved = append(e.proved, w)
+		}
+	}
 	e.proved = slices.DeleteFunc(e.proved, func(p Wrapping) bool { return !proves([]Wrapping{p}, record) })
 }
 
@@ -143,6 +164,7 @@ func (m *Manager) settled(e *entry) {
 	before := e.state
 	e.state, e.complained = present, false
 	e.doubtful, e.doubtfulRaw, e.left = nil, nil, nil
+	e.later, e.laterRaw = nil, nil
 	if e.active == nil {
 		return
 	}
@@ -168,6 +190,7 @@ func (m *Manager) lose(e *entry, how string) {
 	}
 	e.state = lost
 	e.doubtful, e.doubtfulRaw = nil, nil
+	e.later, e.laterRaw = nil, nil
 	m.unwell(e)
 	m.log.Warn("a record is gone from the keyring's store and will be put back", "dek", e.id.String(), "how", how, "seals", e.active != nil)
 }
@@ -188,6 +211,7 @@ func (m *Manager) damage(e *entry, r Stored, err error) {
 		return
 	}
 	e.state = damaged
+	e.later, e.laterRaw = nil, nil
 	m.unwell(e)
 	m.log.Warn("a record was overwritten in the keyring's store and will be put back", "dek", e.id.String(), "error", err)
 }

@@ -172,6 +172,7 @@ func (w *world) wantCalls(wraps, unwraps int) {
 
 // counts is an Observer that counts.
 type counts struct {
+	dek.NopObserver
 	mu                                    sync.Mutex
 	hits, misses, created, lost, restored int
 	calls                                 map[string]int // by KEK, operation and class

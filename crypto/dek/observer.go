@@ -23,6 +23,12 @@ type Observer interface {
 	RecordLost()
 	// RecordRestored counts a record that this process put back.
 	RecordRestored()
+	// RecordRewrapped counts a record whose wrappings this process changed by a
+	// rotation.
+	RecordRewrapped()
+	// RewrapFailed counts a record that could not be rewrapped, or not by all KEKs.
+	// class is what a KEK said; the zero Class if the store was in the way.
+	RewrapFailed(class kek.Class)
 }
 
 // NopObserver does nothing. Embedded, it keeps an Observer whole that wants to hear
@@ -48,3 +54,9 @@ func (NopObserver) RecordLost() {}
 
 // RecordRestored implements Observer.
 func (NopObserver) RecordRestored() {}
+
+// RecordRewrapped implements Observer.
+func (NopObserver) RecordRewrapped() {}
+
+// RewrapFailed implements Observer.
+func (NopObserver) RewrapFailed(kek.Class) {}

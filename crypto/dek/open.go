@@ -83,6 +83,9 @@ func (m *Manager) find(ctx context.Context, id envelope.ID) (*envelope.Key, erro
 		key, _, err := m.wraps.open(ctx, record)
 		return key, err
 	}
+	if key, ok := m.openLater(ctx, id); ok {
+		return key, nil
+	}
 	key, _, err := m.wraps.open(ctx, known)
 	if err == nil {
 		return key, nil

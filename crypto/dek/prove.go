@@ -34,6 +34,7 @@ func missing(r, other *Record) []Wrapping {
 func (m *Manager) doubt(e *entry, r Stored, record *Record) {
 	e.losses++
 	e.doubtful, e.doubtfulRaw, e.badRevision = record, r.Data, r.Revision
+	e.later, e.laterRaw = nil, nil
 	if e.state == unproved {
 		return
 	}

@@ -27,6 +27,7 @@ const (
 	MaxVersionSize    = 1 << 10  // a KEK's version
 	MaxCiphertextSize = 16 << 10 // wrapped bytes, and the value of one annotation
 	MaxAnnotations    = 32       // of one wrapping
+	MaxDropped        = 64       // wrappings that one record once had and that are remembered
 )
 
 // Record is what the keyring holds of one DEK: everything that is needed to open
@@ -38,6 +39,25 @@ type Record struct {
 	Created   time.Time   // UTC, whole seconds
 	SealUntil time.Time   // UTC, whole seconds; nobody seals with the DEK from then on
 	Wrappings []Wrapping  // at least one; any one is enough to open
+	// Dropped are the wrappings that the record had once, the oldest first, at most one
+	// for each version of a KEK: backups from before may hold nothing else.
+	Dropped []Dropped
+	// Claim is of the process that is rewrapping the DEK, nil if there is none.
+	Claim *Claim
+}
+
+// Dropped is what is left of a wrapping that was removed from a record.
+type Dropped struct {
+	KEK     string    `json:"kek"`
+	Version string    `json:"version"`
+	At      time.Time `json:"at"` // UTC, whole seconds: backups from before may need it
+}
+
+// Claim keeps other processes from asking KEKs for what one is asking for already. It
+// protects nothing else: a record is written by comparing its revision, claimed or not.
+type Claim struct {
+	By    string    `json:"by"`    // random
+	Until time.Time `json:"until"` // UTC, whole seconds; the claim means nothing from then on
 }
 
 // Wrapping is the DEK encrypted by one version of one KEK.
@@ -47,6 +67,8 @@ type Wrapping struct {
 	Algorithm   string            `json:"algorithm"`
 	Ciphertext  []byte            `json:"ciphertext"`
 	Annotations map[string][]byte `json:"annotations,omitempty"`
+	// Wrapped is when, UTC in whole seconds, if that was not when the DEK was made.
+	Wrapped time.Time `json:"wrapped,omitzero"`
 }
 
 // recordJSON is a Record's members in the order in which they are written.
@@ -57,6 +79,8 @@ type recordJSON struct {
 	Created   time.Time  `json:"created"`
 	SealUntil time.Time  `json:"sealUntil"`
 	Wrappings []Wrapping `json:"wrappings"`
+	Dropped   []Dropped  `json:"dropped,omitempty"`
+	Claim     *Claim     `json:"claim,omitempty"`
 }
 
 // RecordVersionError says that a record is of a format version that this package
@@ -77,7 +101,7 @@ func (r *Record) Marshal() ([]byte, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("encoding record: %w", err)
 	}
-	data, err := encode(recordJSON{RecordVersion, r.ID.String(), r.Keyring, r.Created, r.SealUntil, r.Wrappings})
+	data, err := encode(recordJSON{RecordVersion, r.ID.String(), r.Keyring, r.Created, r.SealUntil, r.Wrappings, r.Dropped, r.Claim})
 	if err != nil {
 		return nil, fmt.Errorf("encoding record: %w", err)
 	}
@@ -114,7 +138,7 @@ func ParseRecord(data []byte) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing record: %w", err)
 	}
-	r := &Record{ID: id, Keyring: j.Keyring, Created: j.Created, SealUntil: j.SealUntil, Wrappings: j.Wrappings}
+	r := &Record{ID: id, Keyring: j.Keyring, Created: j.Created, SealUntil: j.SealUntil, Wrappings: j.Wrappings, Dropped: j.Dropped, Claim: j.Claim}
 	again, err := r.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("parsing record: %w", err)
@@ -147,7 +171,31 @@ func (r *Record) validate() error {
 			return fmt.Errorf("wrapping %d: %w", i, err)
 		}
 	}
-	return nil
+	if len(r.Dropped) > MaxDropped {
+		return fmt.Errorf("it remembers %d wrappings that were dropped, %d are allowed", len(r.Dropped), MaxDropped)
+	}
+	for i := range r.Dropped {
+		if err := r.Dropped[i].validate(); err != nil {
+			return fmt.Errorf("dropped wrapping %d: %w", i, err)
+		}
+	}
+	if r.Claim == nil {
+		return nil
+	}
+	if err := checkText("the claim's by", r.Claim.By, MaxNameSize); err != nil {
+		return err
+	}
+	return checkTime("the claim's until", r.Claim.Until)
+}
+
+func (d *Dropped) validate() error {
+	if err := checkText("kek", d.KEK, MaxNameSize); err != nil {
+		return err
+	}
+	if err := checkText("version", d.Version, MaxVersionSize); err != nil {
+		return err
+	}
+	return checkTime("at", d.At)
 }
 
 func (w *Wrapping) validate() error {
@@ -174,7 +222,10 @@ func (w *Wrapping) validate() error {
 			return fmt.Errorf("an annotation has no value, or more than %d bytes", MaxCiphertextSize)
 		}
 	}
-	return nil
+	if w.Wrapped.IsZero() {
+		return nil
+	}
+	return checkTime("wrapped", w.Wrapped)
 }
 
 // checkText reports a string that is empty, too long or not UTF-8, which JSON would

@@ -19,7 +19,8 @@ const (
 // then. It follows the store's changes and reads everything again each Interval; puts
 // back records that the store lost, and proves those that others rewrapped; asks the KEKs of DEKs that seal for their versions
 // each Interval, and makes another DEK when one has changed; and makes another DEK
-// somewhat before the last one is used up. It is called once.
+// somewhat before the last one is used up; and rewraps records that are not wrapped as
+// WrapBy says. It is called once.
 func (m *Manager) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("running keyring: it was run before")
@@ -29,6 +30,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	wg.Go(func() { m.mendAll(ctx, m.unsettle, false) })
 	wg.Go(func() { m.mendAll(ctx, m.unproven, true) })
 	wg.Go(func() { m.poll(ctx) })
+	wg.Go(func() { m.rotate(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -87,15 +89,21 @@ func (m *Manager) poll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.renewal:
+		case <-m.asking:
+			m.askVersions(ctx)
+			m.wakeRotation()
 		case <-ticker.C:
 			m.wakeWatch()
 			m.askVersions(ctx)
+			m.proveLater()
+			m.wakeRotation()
 		}
 		m.renewAhead()
 	}
 }
 
-// askVersions asks the KEKs of DEKs that seal, or will, for their versions.
+// askVersions asks the KEKs of DEKs that seal, or will, and those that records are to be
+// wrapped by, for their versions.
 func (m *Manager) askVersions(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, h := range m.inUse() {
@@ -111,11 +119,14 @@ func (m *Manager) askVersions(ctx context.Context) {
 	wg.Wait()
 }
 
-// inUse returns the KEKs of DEKs that seal, or will.
+// inUse returns the KEKs that askVersions asks.
 func (m *Manager) inUse() []*holder {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var holders []*holder
+	for name := range m.since {
+		holders = append(holders, m.wraps.keks[name])
+	}
 	for _, s := range m.used() {
 		if s.current == nil && s.candidate == nil {
 			continue
@@ -135,6 +146,7 @@ func (m *Manager) inUse() []*holder {
 func (m *Manager) follow(kekName, version string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.see(kekName, version)
 	for _, s := range m.sealers {
 		if !slices.Contains(s.keks, kekName) {
 			continue

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+)
+
+// status carries out `etcdseal status`: it says which KEKs and versions of them the
+// keyring needs.
+func status(ctx context.Context, args []string, s streams) int {
+	flags := newToolFlags("status")
+	if status, ok := flags.parse(args, s); !ok {
+		return status
+	}
+	d, err := openTool(ctx, *flags.config)
+	if err != nil {
+		return fail(s, err)
+	}
+	defer d.close()
+	found, err := d.keyring.Status(ctx)
+	if err != nil {
+		return fail(s, err)
+	}
+	code := exitDone
+	if len(found.Missing)+len(found.Strange)+len(found.Unreadable)+len(found.KEKs) > 0 {
+		code = exitFound
+	}
+	if *flags.output == outputJSON {
+		return finish(s, code, printJSON(s.out, newStatusOutput(found)))
+	}
+	return finish(s, code, printStatus(s.out, found))
+}
+
+// printStatus prints a keyring's status as a table.
+func printStatus(to io.Writer, found *dek.Status) error {
+	fmt.Fprintf(to, "Keyring %s: %s\n\n", found.Keyring, records(found.Records))
+	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "KEK\tVERSION\tSTATE\tRECORDS\tNEEDED BY\tSAFE TO DISABLE")
+	for _, v := range found.Versions {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%s\n", v.KEK, v.Version, versionState(&v), v.Records, v.Needed, verdict(&v, found.Tombstones))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprint(to, "\nEach verdict is for that version alone, and for what is in the keyring now.\n")
+	for _, miss := range found.Missing {
+		fmt.Fprintf(to, "DEK %s is not wrapped by KEK %s, which its rules name\n", miss.ID, miss.KEK)
+	}
+	for _, id := range found.Unreadable {
+		fmt.Fprintf(to, "DEK %s is wrapped by no KEK of this configuration\n", id)
+	}
+	for _, one := range unknown(found) {
+		fmt.Fprintf(to, "Record %s is unknown to this configuration: %s\n", one.DEK, one.Error)
+	}
+	for _, k := range found.KEKs {
+		fmt.Fprintf(to, "KEK %s does not say which version it has: %v\n", k.KEK, k.Err)
+	}
+	return nil
+}
+
+func versionState(v *dek.VersionStatus) string {
+	switch {
+	case !v.Configured:
+		return "not configured"
+	case v.Current && v.Used:
+		return "current"
+	case v.Current:
+		return "current, no rule"
+	default:
+		return "older"
+	}
+}
+
+// verdict says whether a version is safe to disable, and why not or since when.
+func verdict(v *dek.VersionStatus, tombstones int) string {
+	if !v.Safe() {
+		return "no, because " + strings.Join(v.Because, "; ")
+	}
+	return "yes, because no record needs it now; " + backups(v, tombstones)
+}
+
+// backups says which backups need a version that no record needs.
+func backups(v *dek.VersionStatus, tombstones int) string {
+	switch {
+	case tombstones > 0 && v.Until.IsZero():
+		return fmt.Sprintf("which backups need it is unknown, since %s removed for good", removed(tombstones))
+	case tombstones > 0:
+		return fmt.Sprintf("backups older than %s still need it, and unknown ones, since %s removed for good", v.Until.Format(time.RFC3339), removed(tombstones))
+	case v.Until.IsZero():
+		return "and no backup, as far as the records say"
+	default:
+		return fmt.Sprintf("backups older than %s still need it", v.Until.Format(time.RFC3339))
+	}
+}
+
+func removed(n int) string {
+	if n == 1 {
+		return "1 record was"
+	}
+	return fmt.Sprintf("%d records were", n)
+}
+
+// statusOutput is the JSON of a keyring's status.
+type statusOutput struct {
+	Keyring    string                `json:"keyring"`
+	Records    int                   `json:"records"`
+	Tombstones int                   `json:"tombstones"`
+	Versions   []versionStatusOutput `json:"versions"`
+	Missing    []missingOutput       `json:"missing"`
+	Unreadable []string              `json:"unreadable"`
+	Unknown    []unknownOutput       `json:"unknown"`
+	KEKs       []kekErrorOutput      `json:"kekErrors"`
+}
+
+type versionStatusOutput struct {
+	KEK        string   `json:"kek"`
+	Version    string   `json:"version"`
+	Configured bool     `json:"configured"`
+	InRules    bool     `json:"inRules"`
+	Current    bool     `json:"current"`
+	Records    int      `json:"records"`
+	Needed     int      `json:"neededBy"`
+	Safe       bool     `json:"safeToDisable"`
+	Because    []string `json:"because"`
+	// BackupsBefore is a time, "" if there is none, "unknown", or "all" while records
+	// need the version.
+	BackupsBefore string `json:"backupsBefore"`
+}
+
+type missingOutput struct {
+	DEK string `json:"dek"`
+	KEK string `json:"kek"`
+}
+
+type unknownOutput struct {
+	DEK   string `json:"dek"`
+	Error string `json:"error"`
+}
+
+func newStatusOutput(found *dek.Status) statusOutput {
+	out := statusOutput{
+		Keyring: found.Keyring, Records: found.Records, Tombstones: found.Tombstones,
+		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
+	}
+	for _, v := range found.Versions {
+		out.Versions = append(out.Versions, versionStatusOutput{
+			KEK: v.KEK, Version: v.Version, Configured: v.Configured, InRules: v.Used, Current: v.Current, Records: v.Records, Needed: v.Needed,
+			Safe: v.Safe(), Because: append([]string{}, v.Because...), BackupsBefore: backupsBefore(&v, found.Tombstones),
+		})
+	}
+	for _, miss := range found.Missing {
+		out.Missing = append(out.Missing, missingOutput{miss.ID.String(), miss.KEK})
+	}
+	for _, id := range found.Unreadable {
+		out.Unreadable = append(out.Unreadable, id.String())
+	}
+	return out
+}
+
+// unknown lists the records that the configuration cannot make anything of.
+func unknown(found *dek.Status) []unknownOutput {
+	list := []unknownOutput{}
+	for id, err := range found.Strange {
+		list = append(list, unknownOutput{id.String(), text(err)})
+	}
+	slices.SortFunc(list, func(a, b unknownOutput) int { return strings.Compare(a.DEK, b.DEK) })
+	return list
+}
+
+func backupsBefore(v *dek.VersionStatus, tombstones int) string {
+	switch {
+	case v.Needed > 0:
+		return "all"
+	case tombstones > 0:
+		return "unknown"
+	case v.Until.IsZero():
+		return ""
+	default:
+		return v.Until.Format(time.RFC3339)
+	}
+}

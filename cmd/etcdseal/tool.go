@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/etcdseal/etcdseal/config"
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/proxy"
+)
+
+// Forms of a verb's output.
+const (
+	outputText = ""
+	outputJSON = "json"
+)
+
+// toolFlags are the flags of verbs that work on a keyring without serving.
+type toolFlags struct {
+	set    *flag.FlagSet
+	config *string
+	output *string
+}
+
+func newToolFlags(verb string) toolFlags {
+	set := flag.NewFlagSet(verb, flag.ContinueOnError)
+	return toolFlags{
+		set:    set,
+		config: set.String("config", "", "read the configuration from `FILE`"),
+		output: set.String("o", outputText, "print `json` in place of a table"),
+	}
+}
+
+// parse is parseFlags, and refuses what no verb can do without or with.
+func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
+	if status, ok := parseFlags(f.set, args, s); !ok {
+		return status, false
+	}
+	if !required(f.set, "config", *f.config, s) {
+		return exitUnable, false
+	}
+	if *f.output != outputText && *f.output != outputJSON {
+		fmt.Fprintf(s.err, "etcdseal %s: -o is json or left out, not %q\n\n%s", f.set.Name(), *f.output, flagUsage(f.set))
+		return exitUnable, false
+	}
+	return exitDone, true
+}
+
+// openTool opens the keyring of a configuration, and nothing that listens. The daemon is
+// closed by the caller.
+func openTool(ctx context.Context, file string) (_ *daemon, err error) {
+	cfg, err := loadConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{file: file, config: cfg, logger: slog.New(slog.DiscardHandler), metrics: proxy.NewMetrics()}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	for _, open := range []func(context.Context) error{d.openKEKs, d.openUpstream, d.openKeyring} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return d, d.wrapBy(cfg)
+}
+
+// wrapBy has the keyring's records wrapped by the KEKs of all rules, of those that do not
+// seal, too: what is sealed under them is to stay readable. A rule that names a KEK which
+// takes a restart waits for it.
+func (d *daemon) wrapBy(cfg *config.Config) error {
+	var sets []dek.Set
+	for _, r := range cfg.Rules {
+		set := dek.Set{KEK: r.KEK, Recovery: r.RecoveryKEKs}
+		if !slices.ContainsFunc(append([]string{r.KEK}, r.RecoveryKEKs...), func(name string) bool { return d.keks[name] == nil }) {
+			sets = append(sets, set)
+		}
+	}
+	return d.keyring.WrapBy(sets...)
+}
+
+// rotateLag is how long what some process knows of a KEK's version may be out of date, if
+// all of them have this configuration.
+func rotateLag(cfg *config.Config) time.Duration {
+	lag := dek.DefaultRotateLag
+	for _, k := range cfg.KEKs {
+		if k.KMSv2 != nil {
+			lag = max(lag, 5*k.KMSv2.PollInterval)
+		}
+	}
+	return lag
+}
+
+// printJSON prints one JSON document.
+func printJSON(to io.Writer, v any) error {
+	e := json.NewEncoder(to)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// confirm asks a yes-or-no question; everything but "y" and "yes" is no.
+func confirm(s streams, question string) bool {
+	fmt.Fprintf(s.err, "%s [y/N] ", question)
+	var answer string
+	if _, err := fmt.Fscanln(s.in, &answer); err != nil {
+		fmt.Fprintln(s.err)
+		return false
+	}
+	return answer == "y" || answer == "yes"
+}
+
+// errDeclined says that a person did not want what a verb would have done.
+var errDeclined = errors.New("nothing was done: say yes, or give --yes")
+
+// text returns an error's text, "" for none.
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

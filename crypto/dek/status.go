@@ -1,0 +1,268 @@
+package dek
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+)
+
+// Status is what the records of a keyring say about the KEKs that they need.
+type Status struct {
+	Keyring    string
+	Records    int // those that can be read
+	Tombstones int
+	Versions   []VersionStatus // ordered by KEK, the current version first
+	// Missing are the records that a KEK of their rules does not wrap.
+	Missing []MissingWrapping
+	// Strange are the records that this configuration cannot make anything of.
+	Strange map[envelope.ID]error
+	// Unreadable are the records of which no KEK is configured.
+	Unreadable []envelope.ID
+	// KEKs are those that did not say which version they have.
+	KEKs []KEKError
+}
+
+// MissingWrapping is a DEK that a KEK of its rules does not wrap.
+type MissingWrapping struct {
+	ID  envelope.ID
+	KEK string
+}
+
+// VersionStatus is what one version of a KEK is needed for.
+type VersionStatus struct {
+	KEK, Version string
+	Configured   bool // the KEK is
+	Used         bool // a rule names the KEK
+	Current      bool // the KEK would wrap by it now
+	Records      int  // that it wraps
+	Needed       int  // of these, that nothing else of this configuration wraps
+	// Until is when the last record stopped to need it: backups of etcd or of the
+	// keyring from before need it. Zero while a record needs it, and if that is not
+	// known.
+	Until time.Time
+	// Because are the reasons why it is not safe to disable, none if it is: each of
+	// them by itself, in words.
+	Because []string
+}
+
+// Safe reports whether no record that is in the keyring now needs the version.
+func (v *VersionStatus) Safe() bool { return len(v.Because) == 0 }
+
+// Status reads the keyring and asks the KEKs for their versions. It unwraps nothing:
+// whether a wrapping is good is found out by rewrapping. The error says that the keyring
+// could not be read.
+func (m *Manager) Status(ctx context.Context) (*Status, error) {
+	records, err := m.list(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading keyring: %w", err)
+	}
+	out := &Status{Keyring: m.config.Keyring, Records: len(records.usable), Tombstones: records.tombstones, Strange: records.strange}
+	for _, name := range slices.Sorted(maps.Keys(m.wraps.keks)) {
+		version, err := m.wraps.version(ctx, m.wraps.keks[name])
+		m.mu.Lock()
+		if err != nil {
+			delete(m.views, name)
+			out.KEKs = append(out.KEKs, KEKError{KEK: name, Err: err})
+		} else {
+			m.see(name, version)
+		}
+		m.mu.Unlock()
+	}
+	m.mu.Lock()
+	p := m.policy()
+	m.mu.Unlock()
+	count := counting{m: m, p: p, out: out, versions: map[KEKVersion]*VersionStatus{}}
+	for name, v := range p.views {
+		count.version(name, v.version).Current = true
+	}
+	for _, r := range records.usable {
+		count.record(r)
+	}
+	count.judge()
+	return out, nil
+}
+
+// counting is the work of Status.
+type counting struct {
+	m        *Manager
+	p        *policy
+	out      *Status
+	versions map[KEKVersion]*VersionStatus
+}
+
+func (c *counting) version(name, version string) *VersionStatus {
+	key := KEKVersion{name, version}
+	if c.versions[key] == nil {
+		c.versions[key] = &VersionStatus{KEK: name, Version: version, Configured: c.m.wraps.keks[name] != nil}
+	}
+	return c.versions[key]
+}
+
+func (c *counting) record(r *Record) {
+	if !c.m.wraps.canOpen(r, nobody) {
+		c.out.Unreadable = append(c.out.Unreadable, r.ID)
+	}
+	for _, name := range c.p.plan(r).missing {
+		c.out.Missing = append(c.out.Missing, MissingWrapping{r.ID, name})
+	}
+	seen := map[KEKVersion]bool{}
+	for _, w := range r.Wrappings {
+		key := KEKVersion{w.KEK, w.Version}
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		v := c.version(w.KEK, w.Version)
+		v.Records++
+		if at, ok := c.freed(r, key); ok {
+			v.Until = later(v.Until, at)
+		} else {
+			v.Needed++
+		}
+	}
+	for _, d := range r.Dropped {
+		v := c.version(d.KEK, d.Version)
+		v.Until = later(v.Until, d.At)
+	}
+}
+
+// freed returns since when a record can be opened without a version of a KEK: by other
+// wrappings of configured KEKs.
+func (c *counting) freed(r *Record, without KEKVersion) (at time.Time, ok bool) {
+	for _, w := range r.Wrappings {
+		if (KEKVersion{w.KEK, w.Version}) == without || c.m.wraps.keks[w.KEK] == nil {
+			continue
+		}
+		if when := w.when(r); !ok || when.Before(at) {
+			at, ok = when, true
+		}
+	}
+	return at, ok
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// judge says of each version whether it is safe to disable.
+func (c *counting) judge() {
+	used := map[string]bool{}
+	for _, s := range c.p.sets {
+		for _, name := range s.names() {
+			used[name] = true
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(c.versions), compareVersions) {
+		v := c.versions[key]
+		v.Used = used[v.KEK]
+		because := func(format string, args ...any) { v.Because = append(v.Because, fmt.Sprintf(format, args...)) }
+		if v.Needed > 0 {
+			v.Until = time.Time{}
+			because("%s by nothing else that is configured", wrapped(v.Needed))
+		}
+		if _, known := c.p.views[v.KEK]; v.Used && !known {
+			because("the KEK does not say which version is the current one")
+		}
+		if v.Used && v.Current {
+			because("it is the current version of a KEK that rules name")
+		}
+		if n := len(c.out.Strange); n > 0 {
+			because("%s unknown to this configuration, which may need it", records(n))
+		}
+		c.out.Versions = append(c.out.Versions, *v)
+	}
+	slices.SortStableFunc(c.out.Versions, func(a, b VersionStatus) int {
+		return cmp.Or(cmp.Compare(a.KEK, b.KEK), cmp.Compare(order(a), order(b)), b.Until.Compare(a.Until), cmp.Compare(a.Version, b.Version))
+	})
+}
+
+func order(v VersionStatus) int {
+	switch {
+	case v.Current:
+		return 0
+	case v.Records > 0:
+		return 1
+	default:
+		return 2
+	}
+}
+
+func compareVersions(a, b KEKVersion) int {
+	return cmp.Or(cmp.Compare(a.KEK, b.KEK), cmp.Compare(a.Version, b.Version))
+}
+
+func records(n int) string {
+	if n == 1 {
+		return "1 record is"
+	}
+	return fmt.Sprintf("%d records are", n)
+}
+
+func wrapped(n int) string { return records(n) + " wrapped" }
+
+// Wrapped is how many records one KEK of a Set wraps, and by which versions.
+type Wrapped struct {
+	KEK     string
+	Current int // by the version that this process takes for the current one
+	Older   int // by others only
+	Missing int // not at all, although it is to
+}
+
+// Wrapped counts the records that this process knows, for each KEK of the Sets, by name.
+// It waits for nothing.
+func (m *Manager) Wrapped() []Wrapped {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counts := map[string]*Wrapped{}
+	for name := range m.since {
+		counts[name] = &Wrapped{KEK: name}
+	}
+	if len(m.sets) == 0 {
+		return nil
+	}
+	p := m.policy()
+	for _, e := range m.known {
+		if e.state == pending {
+			continue
+		}
+		record := e.record
+		if e.later != nil {
+			record = e.later
+		}
+		for _, name := range p.targets(record) {
+			count(counts[name], record, p.views[name].version)
+		}
+	}
+	var out []Wrapped
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, *counts[name])
+	}
+	return out
+}
+
+func count(c *Wrapped, r *Record, version string) {
+	has := false
+	for _, w := range r.Wrappings {
+		if w.KEK != c.KEK {
+			continue
+		}
+		if w.Version == version {
+			c.Current++
+			return
+		}
+		has = true
+	}
+	if has {
+		c.Older++
+	} else {
+		c.Missing++
+	}
+}
