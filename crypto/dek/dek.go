@@ -45,7 +45,7 @@ const (
 	DefaultLifetime     = 90 * 24 * time.Hour
 	DefaultInterval     = time.Minute
 	DefaultCacheSize    = 1024
-	DefaultKEKTimeout   = 20 * time.Second
+	DefaultKEKTimeout   = 35 * time.Second
 	DefaultStoreTimeout = 5 * time.Second
 	DefaultRefusalTime  = 5 * time.Second
 )
@@ -92,6 +92,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer hears of what is done; nil is none.
 	Observer Observer
+	// Auditor writes down what is done with DEKs, before it is done; nil is
+	// none.
+	Auditor Auditor
 }
 
 // Manager is a process's use of a keyring. All methods are safe for concurrent use.
@@ -168,6 +171,9 @@ func (c *Config) complete() error {
 	}
 	if c.Observer == nil {
 		c.Observer = NopObserver{}
+	}
+	if c.Auditor == nil {
+		c.Auditor = nopAuditor{}
 	}
 	var errs []error
 	if c.Store == nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // Sealer hands out DEKs to seal with that are wrapped by one set of KEKs. There is one
@@ -173,7 +174,7 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 	}
 	created := time.Unix(0, m.clock()).UTC().Truncate(time.Second)
 	sealUntil := created.Add(m.config.Lifetime).Truncate(time.Second)
-	f, err := m.wraps.make(ctx, s.keks, created, sealUntil)
+	f, err := m.wraps.make(kek.WithWhy(ctx, kek.WhyNewDEK), s.keks, created, sealUntil)
 	if err != nil {
 		return nil, err
 	}
