@@ -28,6 +28,7 @@ func (d *daemon) openKeyring(context.Context) error {
 		KEKs:     d.keks,
 		Logger:   d.logger,
 		Observer: d.metrics,
+		Auditor:  d.auditor(),
 	})
 	if err != nil {
 		return err
