@@ -14,6 +14,8 @@ import (
 	"github.com/etcdseal/etcdseal/kek"
 )
 
+var errFull = errors.New("no space")
+
 // trail is an Auditor, and a KEK that notes what its calls are for.
 type trail struct {
 	kek.KEK
@@ -46,6 +48,16 @@ func (a *trail) add(format string, values ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lines = append(a.lines, fmt.Sprintf(format, values...))
+}
+
+// fail makes the lines of the kinds given fail, and no others.
+func (a *trail) fail(kinds ...dek.EventKind) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fails = make(map[dek.EventKind]error)
+	for _, kind := range kinds {
+		a.fails[kind] = errFull
+	}
 }
 
 // want compares what was written since the last time.
@@ -87,16 +99,16 @@ func TestAudit(t *testing.T) {
 // sealed.
 func TestNoDEKWithoutItsLine(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		full := errors.New("no space")
-		a := &trail{KEK: w.main, fails: map[dek.EventKind]error{dek.EventCreate: full}}
+		a := &trail{KEK: w.main}
+		a.fail(dek.EventCreate)
 		s := w.sealer(w.manager(func(c *dek.Config) { c.Auditor = a }))
-		if _, err := s.Key(t.Context()); !errors.Is(err, full) {
+		if _, err := s.Key(t.Context()); !errors.Is(err, errFull) {
 			t.Errorf("Key: got %v, want the auditor's error", err)
 		}
 		if n := len(w.records()); n != 0 {
 			t.Errorf("%d records were stored", n)
 		}
-		a.fails = nil
+		a.fail()
 		w.pass(dek.DefaultRefusalTime)
 		w.seal(s)
 	})

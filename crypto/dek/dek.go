@@ -17,7 +17,10 @@
 //   - a record that this process knows is not given up for another one in the store
 //     before that was unwrapped and gave the same DEK; if it does not and the known one
 //     does, the known wrappings are put beside it;
-//   - a DEK is unwrapped once, however many wait for it.
+//   - a DEK is unwrapped once, however many wait for it;
+//   - while Run runs, a DEK all of whose KEKs say no stops sealing within CheckInterval and
+//     opening within DeniedGrace; while none of them can be heard it is used on, up to
+//     OfflineLimit.
 //
 // DEK bytes live from a wrap or unwrap until the AES key schedule is made, and are
 // wiped then. A schedule lives as long as its DEK is cached and cannot be wiped.
@@ -48,6 +51,9 @@ const (
 	DefaultKEKTimeout   = 35 * time.Second
 	DefaultStoreTimeout = 5 * time.Second
 	DefaultRefusalTime  = 5 * time.Second
+
+	DefaultCheckInterval = time.Minute
+	DefaultDeniedGrace   = 10 * time.Minute
 )
 
 // Config is what a Manager works with. The zero value of every field but Store,
@@ -85,6 +91,17 @@ type Config struct {
 	// asked again after a second, or RefusalTime if that is shorter.
 	RefusalTime time.Duration
 
+	// CheckInterval is how often Run has each KEK in use wrap and unwrap, to find
+	// out whether it still does; 0 is DefaultCheckInterval. A DEK all of whose KEKs
+	// deny to wrap stops sealing at a check, and seals again at another.
+	CheckInterval time.Duration
+	// DeniedGrace is how long opened DEKs are used on after all of their KEKs began
+	// to deny to unwrap them; 0 is DefaultDeniedGrace.
+	DeniedGrace time.Duration
+	// OfflineLimit is how long DEKs are used on while no KEK of theirs answers; 0 is
+	// without end.
+	OfflineLimit time.Duration
+
 	// Now tells the time; nil is time.Now.
 	Now func() time.Time
 	// Logger gets changes of state at Info, what an operator should look at
@@ -120,11 +137,15 @@ type Manager struct {
 	unproven chan struct{} // says that a record has to be proved; holds one
 	renewal  chan struct{} // says that a DEK is nearly used up; holds one
 
+	judging sync.Mutex // held while the KEKs' health is judged; before mu
+
 	mu       sync.Mutex // guards all below, and what entries and Sealers say it guards
 	known    map[envelope.ID]*entry
 	strange  map[envelope.ID]int64 // revisions of records that were logged as unusable
 	refusals *refusals
 	sealers  map[string]*Sealer
+	health   map[string]*kekHealth // by the KEKs' names
+	dropped  map[envelope.ID]bool  // what judge dropped and nobody can open yet
 }
 
 // New returns a Manager. It asks neither the store nor a KEK. The error says what is
@@ -147,6 +168,7 @@ func New(c Config) (*Manager, error) {
 		sealers:  make(map[string]*Sealer),
 	}
 	m.wraps = newWrapper(c)
+	m.health, m.dropped = newHealth(m.wraps), make(map[envelope.ID]bool)
 	m.opening = newFlights[envelope.ID, *envelope.Key](m.tasks)
 	m.sealing = newFlights[*Sealer, struct{}](m.tasks)
 	m.settling = newFlights[envelope.ID, struct{}](m.tasks)
@@ -163,6 +185,8 @@ func (c *Config) complete() error {
 	setDefault(&c.KEKTimeout, DefaultKEKTimeout)
 	setDefault(&c.StoreTimeout, DefaultStoreTimeout)
 	setDefault(&c.RefusalTime, DefaultRefusalTime)
+	setDefault(&c.CheckInterval, DefaultCheckInterval)
+	setDefault(&c.DeniedGrace, DefaultDeniedGrace)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -193,7 +217,7 @@ func (c *Config) complete() error {
 	if c.MaxSeals < 1 || c.MaxSeals > MaxSeals {
 		errs = append(errs, fmt.Errorf("the seals of a DEK are %d, 1 to %d are allowed", c.MaxSeals, MaxSeals))
 	}
-	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime) < 0 || c.CacheSize < 0 {
+	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime, c.CheckInterval, c.DeniedGrace, c.OfflineLimit) < 0 || c.CacheSize < 0 {
 		errs = append(errs, errors.New("a time or size is negative"))
 	}
 	return errors.Join(errs...)

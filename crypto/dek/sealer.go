@@ -32,6 +32,7 @@ type Sealer struct {
 	demanded  bool              // somebody wanted to seal and the record of a new DEK is not stored yet
 	unused    bool              // see Manager.Use
 	failure   error             // why no DEK could be had at the last try; nil after one that succeeded
+	halted    error             // why the current DEK may not seal; nil if it may, see judge
 	failedTil int64             // until when nobody tries again, nanoseconds since 1970
 }
 
@@ -146,8 +147,11 @@ func (s *Sealer) revive(ctx context.Context) (*active, error) {
 	s.m.mu.Lock()
 	a := s.current
 	live := s.live.Load() != nil
+	halted := s.halted
 	s.m.mu.Unlock()
 	switch {
+	case halted != nil:
+		return nil, halted
 	case a == nil || a.spent(s.m.clock()):
 		return nil, nil
 	case live:
