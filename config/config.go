@@ -174,7 +174,7 @@ type KMSv2KEK struct {
 	// Required.
 	Endpoint string
 	// Timeout bounds each request to the plugin. One that is lost is made once
-	// more, and nothing takes longer than three timeouts, or 20 seconds, in all.
+	// more, and nothing takes longer than three timeouts in all.
 	// Default DefaultKMSv2Timeout; between 100ms and 20s.
 	Timeout time.Duration
 	// PollInterval is how often the plugin is asked for its status, and with it

@@ -176,12 +176,13 @@ func (d *daemon) openAdmin(ctx context.Context) error {
 	if err := errors.Join(registry.Register(d.metrics), registry.Register(&collector{d})); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
-	checks := []admin.Check{{Name: "etcd", Ready: d.upstream.Ready}, {Name: "keyring", Ready: d.keyringReady}}
+	checks := []admin.Check{{Name: "etcd", Ready: d.upstream.Ready}, {Name: "keyring", Ready: d.keyringReady}, {Name: "keks", Ready: d.keksReady}}
 	if d.audit != nil {
 		checks = append(checks, admin.Check{Name: "audit", Ready: d.audit.Ready})
 	}
 	server, err := admin.Open(ctx, admin.Config{
 		Address:  d.config.Admin.Address,
+		Notes:    d.kekNotes,
 		Checks:   append(checks, admin.Check{Name: "shutdown", Ready: d.notStopping}),
 		CacheFor: readyFor,
 		Metrics:  registry,

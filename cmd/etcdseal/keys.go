@@ -29,6 +29,11 @@ func (d *daemon) openKeyring(context.Context) error {
 		Logger:   d.logger,
 		Observer: d.metrics,
 		Auditor:  d.auditor(),
+
+		KEKTimeout:    d.kekTimeout(),
+		CheckInterval: d.config.Outage.CheckInterval,
+		DeniedGrace:   d.config.Outage.DeniedGrace,
+		OfflineLimit:  d.config.Outage.OfflineLimit,
 	})
 	if err != nil {
 		return err

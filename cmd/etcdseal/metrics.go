@@ -40,6 +40,8 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	to <- whyDesc
 	to <- certDesc
 	to <- lostDesc
+	to <- healthDesc
+	to <- healthSinceDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -64,6 +66,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(sealDesc, 0, name)
 		gauge(whyDesc, 1, name, failureReason(err))
 	}
+	c.collectHealth(to)
 	if log := c.daemon.audit; log != nil {
 		to <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(log.Lost()))
 	}
