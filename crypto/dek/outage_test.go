@@ -1,7 +1,10 @@
 package dek_test
 
 import (
+	"bytes"
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -347,6 +350,54 @@ func TestUseOfAnother(t *testing.T) {
 		got := [2]int{o.main.Calls(kek.OpWrap) - wraps, o.main.Calls(kek.OpUnwrap) - unwraps}
 		if diff := cmp.Diff([2]int{0, 5}, got); diff != "" {
 			t.Errorf("wraps and unwraps differ (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// keeper is a KEK that keeps hold of every DEK that passes it.
+type keeper struct {
+	kek.KEK
+
+	mu   sync.Mutex // guards deks
+	deks [][]byte
+}
+
+func (k *keeper) keep(dek []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deks = append(k.deks, dek)
+}
+
+func (k *keeper) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
+	k.keep(dek)
+	return k.KEK.Wrap(ctx, dek)
+}
+
+func (k *keeper) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
+	dek, err := k.KEK.Unwrap(ctx, w)
+	k.keep(dek)
+	return dek, err
+}
+
+// TestBytesAreWiped looks at the bytes of every DEK, and of what checks wrap, when they
+// are not needed any more.
+func TestBytesAreWiped(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		k := &keeper{KEK: w.main}
+		m, _ := w.running(checking, func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: k} })
+		s := w.sealer(m)
+		w.pass(2 * dek.DefaultCheckInterval) // with a probe
+		w.seal(s)
+		w.pass(2*dek.DefaultCheckInterval + time.Second) // with a record
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if len(k.deks) < 10 {
+			t.Errorf("only %d passed the KEK", len(k.deks))
+		}
+		for i, dek := range k.deks {
+			if !bytes.Equal(dek, make([]byte, kek.DEKSize)) {
+				t.Errorf("the bytes of call %d are still there", i)
+			}
 		}
 	})
 }
