@@ -26,6 +26,15 @@ type kekHealth struct {
 	opening map[string]*verdict // by the versions in use
 	last    string              // the version that was checked last
 	probe   *kek.Wrapping       // what the last check wrapped
+	// tested has the wrappings of DEKs in memory that were unwrapped by a check, and
+	// whether they gave the DEK. One that does not counts for nothing: whoever can
+	// write to the store must not keep a DEK in use by a wrapping that is none.
+	tested map[string]bool
+}
+
+// testedAs names a wrapping of a DEK in kekHealth.tested.
+func testedAs(id envelope.ID, w *Wrapping) string {
+	return string(id[:]) + w.Version + "\x00" + string(w.Ciphertext)
 }
 
 // verdict is what checks showed about one use of a KEK.
@@ -194,17 +203,27 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		wrapped *Wrapping
 	}
 	uses := make(map[string]use)
+	tested := make(map[string]bool)
 	for id := range m.inMemory() {
 		e := m.known[id]
 		if e == nil {
 			continue
 		}
 		for i := range e.record.Wrappings {
-			if w := &e.record.Wrappings[i]; w.KEK == h.holder.name {
+			w := &e.record.Wrappings[i]
+			if w.KEK != h.holder.name {
+				continue
+			}
+			good, known := h.tested[testedAs(id, w)]
+			if known {
+				tested[testedAs(id, w)] = good
+			}
+			if _, taken := uses[w.Version]; !taken || !known { // one that was not tested yet before others
 				uses[w.Version] = use{id, w}
 			}
 		}
 	}
+	h.tested = tested
 	versions := slices.Sorted(maps.Keys(uses))
 	probe := h.probe
 	if len(versions) == 0 && probe != nil {
@@ -229,6 +248,11 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		var dek []byte
 		if ok {
 			dek, err = m.wraps.unwrap(ctx, h.holder, used.id, used.wrapped)
+			if err == nil || kek.ClassOf(err) == kek.Corrupt {
+				m.mu.Lock()
+				h.tested[testedAs(used.id, used.wrapped)] = err == nil
+				m.mu.Unlock()
+			}
 		} else {
 			err = m.wraps.call(ctx, h.holder, kek.OpUnwrap, func(ctx context.Context) (err error) {
 				dek, err = h.holder.kek.Unwrap(ctx, *probe)

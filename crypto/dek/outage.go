@@ -90,10 +90,14 @@ func (m *Manager) sentence() (halts []halting, drops map[envelope.ID]error) {
 // there are such KEKs and there was an error from all. The caller holds mu.
 func (m *Manager) each(r *Record, ask func(h *kekHealth, version string) error) error {
 	var errs []error
-	for _, w := range r.Wrappings {
+	for i := range r.Wrappings {
+		w := &r.Wrappings[i]
 		h := m.health[w.KEK]
 		if h == nil {
 			continue // not configured: of no help, and no hindrance
+		}
+		if good, known := h.tested[testedAs(r.ID, w)]; known && !good {
+			continue // not a wrapping of this DEK
 		}
 		err := ask(h, w.Version)
 		if err == nil {

@@ -401,3 +401,28 @@ func TestBytesAreWiped(t *testing.T) {
 		}
 	})
 }
+
+// TestPlantedWrappingKeepsNothing has somebody who can write to the store add, to the
+// record of a DEK whose key is revoked, a wrapping of something else by a KEK that is well.
+func TestPlantedWrappingKeepsNothing(t *testing.T) {
+	inOutage(t, nil, asIs, func(t *testing.T, o *outage) {
+		other, err := o.m.Sealer(recovery, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.seal(other) // so that the other KEK's version is in use and found well
+		planted, err := o.recovery.Wrap(t.Context(), make([]byte, kek.DEKSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := *o.record(o.sealed.ID())
+		record.Wrappings = append(record.Wrappings, dek.Wrapping{KEK: recovery, Version: planted.Version, Algorithm: planted.Algorithm, Ciphertext: planted.Ciphertext})
+		o.put(o.sealed.ID(), &record)
+		o.main.Fail(kek.Denied)
+		o.pass(dek.DefaultDeniedGrace)
+		o.want("after the grace", false, false)
+		if _, ok := other.TryKey(); !ok {
+			t.Error("the other KEK's DEK does not seal")
+		}
+	})
+}
