@@ -24,7 +24,8 @@ type kekHealth struct {
 	holder  *holder // never changes
 	sealing verdict
 	opening map[string]*verdict // by the versions in use
-	last    string              // the version that was checked last
+	turn    int                 // counts the checks of opening
+	last    [2]string           // the versions that were checked last: of those known to give a DEK, and of others
 	probe   *kek.Wrapping       // what the last check wrapped
 	// tested has the wrappings of DEKs in memory that were unwrapped by a check, and
 	// whether they gave the DEK. One that does not counts for nothing: whoever can
@@ -44,7 +45,8 @@ type verdict struct {
 	err     error     // what it said, nil for the zero class
 	since   int64     // when that class was first seen
 	good    int64     // when it last answered; before that, since when it is in use
-	denied  int64     // when it first said no, if class denies
+	asked   int64     // when it was last asked
+	denied  int64     // if class denies: the check before the first no, or good if that is later
 }
 
 // take takes in the result of a check. What is not an answer does not take back a no.
@@ -57,8 +59,9 @@ func (v *verdict) take(err error, began int64) {
 		v.good = began
 	}
 	if class.Denies() && !v.class.Denies() {
-		v.denied = began
+		v.denied = max(v.good, v.asked)
 	}
+	v.asked = began
 	if !v.checked || class != v.class {
 		v.since = began
 	}
@@ -71,9 +74,7 @@ func (v *verdict) over(c *Config, now int64) bool {
 	case v == nil || v.class == 0 || v.class == kek.Corrupt:
 		return false
 	case v.class.Denies():
-		// The no is somewhat older than the check that found it.
-		began := max(v.good, v.denied-int64(c.CheckInterval))
-		return now-began >= int64(c.DeniedGrace)
+		return now-v.denied >= int64(c.DeniedGrace) // from before the check that found it
 	}
 	return v.silent(c, now)
 }
@@ -203,7 +204,7 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		wrapped *Wrapping
 	}
 	uses := make(map[string]use)
-	tested := make(map[string]bool)
+	tested, trusted := make(map[string]bool), make(map[string]bool)
 	for id := range m.inMemory() {
 		e := m.known[id]
 		if e == nil {
@@ -217,6 +218,7 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 			good, known := h.tested[testedAs(id, w)]
 			if known {
 				tested[testedAs(id, w)] = good
+				trusted[w.Version] = trusted[w.Version] || good
 			}
 			if _, taken := uses[w.Version]; !taken || !known { // one that was not tested yet before others
 				uses[w.Version] = use{id, w}
@@ -238,13 +240,12 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 			h.opening[version] = &verdict{good: m.clock()}
 		}
 	}
-	at, found := slices.BinarySearch(versions, h.last)
-	if found {
-		at++
-	}
-	h.last = versions[at%len(versions)]
-	used, ok := uses[h.last]
-	return h.opening[h.last], func(ctx context.Context) (err error) {
+	version := h.next(versions, func(version string) bool {
+		used, ok := uses[version]
+		return !ok || trusted[version] || tested[testedAs(used.id, used.wrapped)]
+	})
+	used, ok := uses[version]
+	return h.opening[version], func(ctx context.Context) (err error) {
 		var dek []byte
 		if ok {
 			dek, err = m.wraps.unwrap(ctx, h.holder, used.id, used.wrapped)
@@ -262,6 +263,31 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		clear(dek)
 		return err
 	}
+}
+
+// next returns the version whose turn it is. Those that are known to give a DEK and the
+// others have every second turn: so however many versions somebody makes up in records,
+// the real ones are checked. The caller holds mu.
+func (h *kekHealth) next(versions []string, trusted func(version string) bool) string {
+	var groups [2][]string
+	for _, version := range versions {
+		group := 1
+		if trusted(version) {
+			group = 0
+		}
+		groups[group] = append(groups[group], version)
+	}
+	h.turn++
+	group := h.turn % 2
+	if len(groups[group]) == 0 {
+		group = 1 - group
+	}
+	at, found := slices.BinarySearch(groups[group], h.last[group])
+	if found {
+		at++
+	}
+	h.last[group] = groups[group][at%len(groups[group])]
+	return h.last[group]
 }
 
 // inMemory returns the ids of the DEKs that are opened, or seal, or were dropped by an

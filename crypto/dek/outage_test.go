@@ -3,6 +3,7 @@ package dek_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -424,5 +425,24 @@ func TestPlantedWrappingKeepsNothing(t *testing.T) {
 		if _, ok := other.TryKey(); !ok {
 			t.Error("the other KEK's DEK does not seal")
 		}
+	})
+}
+
+// TestPlantedVersionsDelayNothing has somebody add wrappings by versions that do not exist:
+// a denial is still acted upon in time.
+func TestPlantedVersionsDelayNothing(t *testing.T) {
+	inOutage(t, nil, asIs, func(t *testing.T, o *outage) {
+		record := *o.record(o.sealed.ID())
+		for i := range dek.MaxWrappings - 1 {
+			version := fmt.Sprintf("0%d", i)
+			o.main.FailVersion(version, kek.NotFound)
+			record.Wrappings = append(record.Wrappings, dek.Wrapping{KEK: main, Version: version, Algorithm: record.Wrappings[0].Algorithm, Ciphertext: []byte("made up")})
+		}
+		o.put(o.sealed.ID(), &record)
+		o.pass(40 * time.Minute)
+		o.want("with made-up versions", true, true)
+		o.main.Fail(kek.Denied)
+		o.pass(dek.DefaultDeniedGrace)
+		o.want("after the grace", false, false)
 	})
 }
