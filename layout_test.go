@@ -96,6 +96,7 @@ func TestLayout(t *testing.T) {
 // bottom and what each of them may nevertheless import.
 func testIndependence(t *testing.T, listed map[string]goPackage) {
 	for path, allowed := range map[string][]string{
+		"audit":           {"kek"},
 		"config":          nil,
 		"crypto/envelope": nil,
 		"kek":             nil,

@@ -43,6 +43,10 @@ type Config struct {
 	AllowMethods []string
 	// Limits bound what one client can make the proxy hold. Has defaults.
 	Limits Limits
+	// Outage says what happens when a KEK says no, or nothing. Has defaults.
+	Outage Outage
+	// Audit is where each use of a key is written down. Default: nowhere.
+	Audit Audit
 	// Log says what is logged. Has a default.
 	Log Log
 	// ShutdownGrace is how long calls in flight may go on after SIGTERM or
@@ -170,7 +174,7 @@ type KMSv2KEK struct {
 	// Required.
 	Endpoint string
 	// Timeout bounds each request to the plugin. One that is lost is made once
-	// more, and nothing takes longer than three timeouts, or 20 seconds, in all.
+	// more, and nothing takes longer than three timeouts in all.
 	// Default DefaultKMSv2Timeout; between 100ms and 20s.
 	Timeout time.Duration
 	// PollInterval is how often the plugin is asked for its status, and with it
@@ -266,6 +270,55 @@ type Limits struct {
 	MemoryBytes int
 }
 
+// Outage says what happens to data keys that are in memory when the KEKs that wrap them
+// say no, or do not answer. Each is about one data key and all the KEKs that wrap it: as
+// long as one of them answers, nothing happens. So whoever wants to revoke a key revokes
+// the recovery KEKs, too. Keys under no rule notice none of it.
+type Outage struct {
+	// CheckInterval is how often each KEK in use is asked to wrap and to unwrap, to
+	// find out whether it still does. A KEK that says no to wrapping (it is
+	// disabled, deleted, expired, or the permission is gone) stops sealing at the
+	// next check, and one that is back lets it go on at the next one. Default
+	// DefaultCheckInterval, which is two key operations a minute, KEK and process;
+	// between 1s and 1h.
+	CheckInterval time.Duration
+	// DeniedGrace is how long after a KEK was last seen to unwrap what it now
+	// refuses to, values are still opened. Then the data keys are forgotten, and
+	// each reading asks the KEK. No answer after a no counts as a no. It takes
+	// effect at a check. Default DefaultDeniedGrace; between 1s and 24h.
+	DeniedGrace time.Duration
+	// OfflineLimit is how long after a KEK last answered values are sealed and
+	// opened with the data keys that are in memory while it does not answer
+	// (network, server errors, failed login, throttling). Then they are forgotten.
+	// It takes effect at a check. 0s is no limit. Default 0s; at most 8760h.
+	OfflineLimit time.Duration
+}
+
+// Audit is where a JSON line goes for each use of a KEK and each data key that is made,
+// rewrapped, stopped or forgotten, before that takes effect. At most one of File and Stdout is set.
+type Audit struct {
+	// File is appended to. It is made with mode 0600 if it is not there, and opened
+	// anew on SIGHUP, so that it can be moved away. Nobody else may have the right
+	// to write to it.
+	File string
+	// Stdout writes the lines to standard output. Default false.
+	Stdout bool
+	// OnFailure says what happens to an operation whose line cannot be written.
+	// Default AuditFail.
+	OnFailure AuditFailure
+}
+
+// AuditFailure is what becomes of an operation whose audit line cannot be written.
+type AuditFailure string
+
+const (
+	// AuditFail fails it: no data key is made or unwrapped, those in memory serve
+	// on, and /readyz says so.
+	AuditFail AuditFailure = "fail"
+	// AuditContinue carries it out. The log and a metric tell of it.
+	AuditContinue AuditFailure = "continue"
+)
+
 // Log says what is logged.
 type Log struct {
 	// Level is the lowest level that is logged. Changes of state are at info,
@@ -296,6 +349,8 @@ const (
 	DefaultMemoryBytes       = 256 << 20
 	DefaultProbeInterval     = 5 * time.Second
 	DefaultShutdownGrace     = 5 * time.Second
+	DefaultCheckInterval     = time.Minute
+	DefaultDeniedGrace       = 10 * time.Minute
 	DefaultKMSv2Timeout      = 3 * time.Second
 	DefaultKMSv2PollInterval = time.Minute
 )

@@ -35,6 +35,8 @@ func TestParseFillsInDefaults(t *testing.T) {
 		}},
 		Keyring:       Keyring{Name: "my-cluster", Store: "etcd", Prefix: "/etcdseal/"},
 		Limits:        Limits{MaxRequestBytes: 2097152, MemoryBytes: 268435456},
+		Outage:        Outage{CheckInterval: time.Minute, DeniedGrace: 10 * time.Minute},
+		Audit:         Audit{OnFailure: "fail"},
 		Log:           Log{Level: "info"},
 		ShutdownGrace: 5 * time.Second,
 	}
@@ -103,6 +105,8 @@ func TestParseReadsEveryField(t *testing.T) {
 		Keyring:       Keyring{Name: "my-cluster", Store: "file", Path: "/var/lib/etcdseal/keyring.json", AuthKeyFile: "/etc/etcdseal/auth.key"},
 		AllowMethods:  []string{"/etcdserverpb.KV/Example"},
 		Limits:        Limits{MaxRequestBytes: 10485760, MemoryBytes: 1 << 30},
+		Outage:        Outage{CheckInterval: 30 * time.Second, DeniedGrace: 5 * time.Minute, OfflineLimit: 72 * time.Hour},
+		Audit:         Audit{File: "/etc/etcdseal/audit.jsonl", OnFailure: "continue"},
 		Log:           Log{Level: "debug"},
 		ShutdownGrace: 90 * time.Second,
 	}
@@ -140,6 +144,8 @@ func TestParseReadsTheExample(t *testing.T) {
 		Rules:         []Rule{{Prefix: "/registry/secrets/", KEK: "prod", Seal: true, Plaintext: "allow", OnUndecryptable: "fail"}},
 		Keyring:       Keyring{Name: "my-cluster", Store: "etcd", Prefix: "/etcdseal/"},
 		Limits:        Limits{MaxRequestBytes: 2097152, MemoryBytes: 268435456},
+		Outage:        Outage{CheckInterval: time.Minute, DeniedGrace: 10 * time.Minute},
+		Audit:         Audit{OnFailure: "fail"},
 		Log:           Log{Level: "info"},
 		ShutdownGrace: 5 * time.Second,
 	}
@@ -265,6 +271,7 @@ func TestPinnedNamesWhatNeedsRestart(t *testing.T) {
 		{"nothing", minimal, nil},
 		{"rules", minimal + "rules: [{prefix: /a, seal: false}]\n", nil},
 		{"log and grace", minimal + "log: {level: debug}\nshutdownGrace: 1s\n", []string{"log", "shutdownGrace"}},
+		{"outage and audit", minimal + "outage: {deniedGrace: 1m}\naudit: {stdout: true}\n", []string{"outage", "audit"}},
 		{"KEK", strings.Replace(minimal, "kek.key", "other.key", 1), []string{"keks"}},
 		{"keyring and etcd", strings.NewReplacer("my-cluster", "x", "10.0.0.4", "10.0.0.5").Replace(minimal), []string{"etcd", "keyring"}},
 	} {

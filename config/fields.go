@@ -20,6 +20,8 @@ func (c *Config) read(s *section) {
 		s.number("maxRequestBytes", &c.Limits.MaxRequestBytes, 1024, math.MaxInt32)
 		s.number("memoryBytes", &c.Limits.MemoryBytes, 1<<20, 1<<40)
 	})
+	s.sub("outage", c.Outage.read)
+	s.sub("audit", c.Audit.read)
 	s.sub("log", func(s *section) {
 		choice(s, "level", &c.Log.Level, LogDebug, LogInfo, LogWarn, LogError)
 	})
@@ -144,6 +146,24 @@ func (r *Rule) read(s *section) {
 	s.flag("seal", &r.Seal)
 	choice(s, "plaintext", &r.Plaintext, PlaintextAllow, PlaintextDeny)
 	choice(s, "onUndecryptable", &r.OnUndecryptable, UndecryptableFail, UndecryptablePassthrough)
+}
+
+func (o *Outage) read(s *section) {
+	s.duration("checkInterval", &o.CheckInterval, time.Second, time.Hour)
+	s.duration("deniedGrace", &o.DeniedGrace, time.Second, 24*time.Hour)
+	s.duration("offlineLimit", &o.OfflineLimit, 0, 365*24*time.Hour)
+}
+
+func (a *Audit) read(s *section) {
+	s.text("file", &a.File)
+	s.flag("stdout", &a.Stdout)
+	choice(s, "onFailure", &a.OnFailure, AuditFail, AuditContinue)
+	switch {
+	case a.File != "" && a.Stdout:
+		s.report.add(s.path, "both file and stdout: keep one")
+	case a.File == "" && !a.Stdout && !s.report.isUnread(s.join("file")) && !s.report.isUnread(s.join("stdout")):
+		s.report.add(s.path, "neither file nor stdout, so that nothing would be written: set one, or leave audit out")
+	}
 }
 
 func (k *Keyring) read(s *section) {

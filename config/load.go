@@ -73,6 +73,8 @@ func defaults() *Config {
 		Etcd:          Etcd{ProbeInterval: DefaultProbeInterval},
 		Keyring:       Keyring{Store: StoreEtcd},
 		Limits:        Limits{MaxRequestBytes: DefaultMaxRequestBytes, MemoryBytes: DefaultMemoryBytes},
+		Outage:        Outage{CheckInterval: DefaultCheckInterval, DeniedGrace: DefaultDeniedGrace},
+		Audit:         Audit{OnFailure: AuditFail},
 		Log:           Log{Level: LogInfo},
 		ShutdownGrace: DefaultShutdownGrace,
 	}
@@ -119,6 +121,7 @@ func (c *Config) files() []file {
 		{path: "etcd.tls.keyFile", name: &c.Etcd.TLS.KeyFile},
 		{path: "etcd.auth.passwordFile", name: &c.Etcd.Auth.PasswordFile},
 		{path: "keyring.path", name: &c.Keyring.Path, made: true},
+		{path: "audit.file", name: &c.Audit.File, made: true},
 		{path: "keyring.authKeyFile", name: &c.Keyring.AuthKeyFile},
 	}
 	for _, name := range c.kekNames() {

@@ -18,6 +18,8 @@ func (c *Config) Pinned(next *Config) []string {
 		{"keyring", c.Keyring, next.Keyring},
 		{"allowMethods", c.AllowMethods, next.AllowMethods},
 		{"limits", c.Limits, next.Limits},
+		{"outage", c.Outage, next.Outage},
+		{"audit", c.Audit, next.Audit},
 		{"log", c.Log, next.Log},
 		{"shutdownGrace", c.ShutdownGrace, next.ShutdownGrace},
 	} {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/etcdseal/etcdseal/audit"
 	"github.com/etcdseal/etcdseal/config"
 	"github.com/etcdseal/etcdseal/crypto/dek"
 	"github.com/etcdseal/etcdseal/kek"
@@ -29,7 +31,9 @@ type daemon struct {
 	file   string         // of the configuration
 	config *config.Config // as it was at the start
 	logger *slog.Logger
+	stdout io.Writer
 
+	audit    *audit.Log // nil if nothing is written down
 	keks     map[string]kek.KEK
 	remote   []kek.KEK // those that are not on this machine
 	store    dek.Store
@@ -47,14 +51,14 @@ type daemon struct {
 
 // openDaemon opens everything and serves nothing yet. On an error it has closed
 // again what it had opened.
-func openDaemon(ctx context.Context, file string, cfg *config.Config, logger *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{file: file, config: cfg, logger: logger, metrics: proxy.NewMetrics(), stopping: make(chan struct{})}
+func openDaemon(ctx context.Context, file string, cfg *config.Config, logger *slog.Logger, stdout io.Writer) (_ *daemon, err error) {
+	d := &daemon{file: file, config: cfg, logger: logger, stdout: stdout, metrics: proxy.NewMetrics(), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
-	for _, open := range []func(context.Context) error{d.openKEKs, d.openUpstream, d.openKeyring, d.openListener, d.openProxy, d.openAdmin} {
+	for _, open := range []func(context.Context) error{d.openAudit, d.openKEKs, d.openUpstream, d.openKeyring, d.openListener, d.openProxy, d.openAdmin} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -175,13 +179,14 @@ func (d *daemon) openAdmin(ctx context.Context) error {
 	if err := errors.Join(registry.Register(d.metrics), registry.Register(&collector{d})); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
+	checks := []admin.Check{{Name: "etcd", Ready: d.upstream.Ready}, {Name: "keyring", Ready: d.keyringReady}, {Name: "keks", Ready: d.keksReady}}
+	if d.audit != nil {
+		checks = append(checks, admin.Check{Name: "audit", Ready: d.audit.Ready})
+	}
 	server, err := admin.Open(ctx, admin.Config{
-		Address: d.config.Admin.Address,
-		Checks: []admin.Check{
-			{Name: "etcd", Ready: d.upstream.Ready},
-			{Name: "keyring", Ready: d.keyringReady},
-			{Name: "shutdown", Ready: d.notStopping},
-		},
+		Address:  d.config.Admin.Address,
+		Notes:    d.kekNotes,
+		Checks:   append(checks, admin.Check{Name: "shutdown", Ready: d.notStopping}),
 		CacheFor: readyFor,
 		Metrics:  registry,
 		Logger:   d.logger,

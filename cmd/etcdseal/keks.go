@@ -29,8 +29,9 @@ func (d *daemon) openKEKs(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("opening KEK %q: %w", name, err))
 			continue
 		}
-		d.keks[name] = opened
 		d.onClose(opened.Close)
+		opened = d.audited(name, opened)
+		d.keks[name] = opened
 		if c.AzureKeyVault != nil {
 			d.logger.Info("KEK opened", "kek", name, "provider", provider, "vault", c.AzureKeyVault.VaultURL, "key", c.AzureKeyVault.Key)
 			d.remote = append(d.remote, opened)

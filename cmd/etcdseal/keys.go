@@ -28,8 +28,13 @@ func (d *daemon) openKeyring(context.Context) error {
 		KEKs:     d.keks,
 		Logger:   d.logger,
 		Observer: d.metrics,
+		Auditor:  d.auditor(),
 
-		RotateLag: rotateLag(d.config),
+		RotateLag:     rotateLag(d.config),
+		KEKTimeout:    d.kekTimeout(),
+		CheckInterval: d.config.Outage.CheckInterval,
+		DeniedGrace:   d.config.Outage.DeniedGrace,
+		OfflineLimit:  d.config.Outage.OfflineLimit,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,9 @@ var (
 	certDesc  = prometheus.NewDesc("etcdseal_certificate_not_after_seconds", "When the certificate in use expires, in seconds since 1970.", []string{"side"}, nil)
 )
 
+// lostDesc describes a metric that is there only with an audit log.
+var lostDesc = prometheus.NewDesc("etcdseal_audit_lines_lost_total", "Audit lines that could not be written.", nil, nil)
+
 // collector shows the state of a daemon at the moment it is asked. Its labels are
 // from closed sets: the build's, and the configuration's endpoints.
 type collector struct{ daemon *daemon }
@@ -38,6 +41,9 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	to <- whyDesc
 	to <- wrapDesc
 	to <- certDesc
+	to <- lostDesc
+	to <- healthDesc
+	to <- healthSinceDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -66,6 +72,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(wrapDesc, float64(w.Current), w.KEK, "current")
 		gauge(wrapDesc, float64(w.Older), w.KEK, "older")
 		gauge(wrapDesc, float64(w.Missing), w.KEK, "missing")
+	}
+	c.collectHealth(to)
+	if log := c.daemon.audit; log != nil {
+		to <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(log.Lost()))
 	}
 	for side, expiry := range map[string]func() (time.Time, bool){
 		"listen": c.daemon.listener.CertificateExpiry,

@@ -22,9 +22,10 @@ func (d *daemon) reloadOn(ctx context.Context, hangups <-chan os.Signal) {
 	}
 }
 
-// reload reads certificates and rules again. Each part that cannot be used stays
+// reload reads certificates and rules again, and opens the audit file anew. Each part that cannot be used stays
 // as it is, and the log says why.
 func (d *daemon) reload() {
+	d.reopenAudit()
 	if err := errors.Join(d.listener.Reload(), d.upstream.Reload()); err != nil {
 		d.logger.Error("certificates were not reloaded, the old ones stay", "error", err.Error())
 	}

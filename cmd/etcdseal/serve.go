@@ -34,7 +34,7 @@ func serve(ctx context.Context, args []string, s streams) int {
 		return fail(s, err)
 	}
 	logger := newLogger(s.err, cfg.Log.Level)
-	d, err := openDaemon(ctx, *file, cfg, logger)
+	d, err := openDaemon(ctx, *file, cfg, logger, s.out)
 	if err != nil {
 		return fail(s, err)
 	}

@@ -66,7 +66,9 @@ func (m *Manager) activate(a *active) {
 		m.cache.add(a.key)
 	}
 	s.demanded, s.failure = false, nil
-	s.live.Store(a)
+	if s.halted == nil {
+		s.live.Store(a)
+	}
 }
 
 // suspend stops an entry's DEK from sealing until its record is settled. The caller

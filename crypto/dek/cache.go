@@ -76,6 +76,15 @@ func (c *cache) reserve(n int) {
 	}
 }
 
+// remove drops one DEK.
+func (c *cache) remove(id envelope.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lru.Remove(id) {
+		c.publish()
+	}
+}
+
 // purge drops everything.
 func (c *cache) purge() {
 	c.mu.Lock()

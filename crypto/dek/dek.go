@@ -17,7 +17,10 @@
 //   - a record that this process knows is not given up for another one in the store
 //     before that was unwrapped and gave the same DEK; if it does not and the known one
 //     does, the known wrappings are put beside it;
-//   - a DEK is unwrapped once, however many wait for it.
+//   - a DEK is unwrapped once, however many wait for it;
+//   - while Run runs, a DEK all of whose KEKs say no stops sealing within CheckInterval and
+//     opening within DeniedGrace; while none of them can be heard it is used on, up to
+//     OfflineLimit.
 //
 // DEK bytes live from a wrap or unwrap until the AES key schedule is made, and are
 // wiped then. A schedule lives as long as its DEK is cached and cannot be wiped.
@@ -45,11 +48,14 @@ const (
 	DefaultLifetime     = 90 * 24 * time.Hour
 	DefaultInterval     = time.Minute
 	DefaultCacheSize    = 1024
-	DefaultKEKTimeout   = 20 * time.Second
+	DefaultKEKTimeout   = 35 * time.Second
 	DefaultStoreTimeout = 5 * time.Second
 	DefaultRefusalTime  = 5 * time.Second
 	DefaultRotateLag    = 15 * time.Minute
 	DefaultRotateDelay  = 10 * time.Second
+
+	DefaultCheckInterval = time.Minute
+	DefaultDeniedGrace   = 10 * time.Minute
 )
 
 // Config is what a Manager works with. The zero value of every field but Store,
@@ -95,6 +101,17 @@ type Config struct {
 	// so that not all processes begin at once. 0 is DefaultRotateDelay.
 	RotateDelay time.Duration
 
+	// CheckInterval is how often Run has each KEK in use wrap and unwrap, to find
+	// out whether it still does; 0 is DefaultCheckInterval. A DEK all of whose KEKs
+	// deny to wrap stops sealing at a check, and seals again at another.
+	CheckInterval time.Duration
+	// DeniedGrace is how long opened DEKs are used on after all of their KEKs began
+	// to deny to unwrap them; 0 is DefaultDeniedGrace.
+	DeniedGrace time.Duration
+	// OfflineLimit is how long DEKs are used on while no KEK of theirs answers; 0 is
+	// without end.
+	OfflineLimit time.Duration
+
 	// Now tells the time; nil is time.Now.
 	Now func() time.Time
 	// Logger gets changes of state at Info, what an operator should look at
@@ -102,6 +119,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer hears of what is done; nil is none.
 	Observer Observer
+	// Auditor writes down what is done with DEKs, before it is done; nil is
+	// none.
+	Auditor Auditor
 }
 
 // Manager is a process's use of a keyring. All methods are safe for concurrent use.
@@ -130,6 +150,8 @@ type Manager struct {
 	rotation chan struct{} // says that records may have to be rewrapped; holds one
 	self     string        // names this process's claims
 
+	judging sync.Mutex // held while the KEKs' health is judged; before mu
+
 	mu       sync.Mutex // guards all below, and what entries and Sealers say it guards
 	known    map[envelope.ID]*entry
 	strange  map[envelope.ID]int64 // revisions of records that were logged as unusable
@@ -140,6 +162,8 @@ type Manager struct {
 	views    map[string]*view          // of the KEKs
 	kept     map[string]time.Time      // wrappings that are not dropped until then; see keptKey
 	unopened map[envelope.ID]time.Time // records that are not rewrapped until then, since they did not give the DEK
+	health   map[string]*kekHealth     // by the KEKs' names
+	dropped  map[envelope.ID]bool      // what judge dropped and nobody can open yet
 }
 
 // New returns a Manager. It asks neither the store nor a KEK. The error says what is
@@ -169,6 +193,7 @@ func New(c Config) (*Manager, error) {
 		unopened: make(map[envelope.ID]time.Time),
 	}
 	m.wraps = newWrapper(c)
+	m.health, m.dropped = newHealth(m.wraps), make(map[envelope.ID]bool)
 	m.opening = newFlights[envelope.ID, *envelope.Key](m.tasks)
 	m.sealing = newFlights[*Sealer, struct{}](m.tasks)
 	m.settling = newFlights[envelope.ID, struct{}](m.tasks)
@@ -187,6 +212,8 @@ func (c *Config) complete() error {
 	setDefault(&c.RefusalTime, DefaultRefusalTime)
 	setDefault(&c.RotateLag, DefaultRotateLag)
 	setDefault(&c.RotateDelay, DefaultRotateDelay)
+	setDefault(&c.CheckInterval, DefaultCheckInterval)
+	setDefault(&c.DeniedGrace, DefaultDeniedGrace)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -195,6 +222,9 @@ func (c *Config) complete() error {
 	}
 	if c.Observer == nil {
 		c.Observer = NopObserver{}
+	}
+	if c.Auditor == nil {
+		c.Auditor = nopAuditor{}
 	}
 	var errs []error
 	if c.Store == nil {
@@ -214,7 +244,7 @@ func (c *Config) complete() error {
 	if c.MaxSeals < 1 || c.MaxSeals > MaxSeals {
 		errs = append(errs, fmt.Errorf("the seals of a DEK are %d, 1 to %d are allowed", c.MaxSeals, MaxSeals))
 	}
-	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime, c.RotateLag, c.RotateDelay) < 0 || c.CacheSize < 0 {
+	if min(c.Interval, c.KEKTimeout, c.StoreTimeout, c.RefusalTime, c.RotateLag, c.RotateDelay, c.CheckInterval, c.DeniedGrace, c.OfflineLimit) < 0 || c.CacheSize < 0 {
 		errs = append(errs, errors.New("a time or size is negative"))
 	}
 	return errors.Join(errs...)

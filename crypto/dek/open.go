@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // refusalOfNoAnswer is how long a KEK that did not answer is not asked for the same
@@ -53,7 +54,7 @@ func (m *Manager) open(ctx context.Context, id envelope.ID) (*envelope.Key, erro
 	if key, ok := m.cache.get(id); ok {
 		return key, nil
 	}
-	key, err := m.find(ctx, id)
+	key, err := m.find(kek.WithWhy(ctx, kek.WhyCacheMiss), id)
 	if err != nil {
 		if !ofStore(err) {
 			m.mu.Lock()

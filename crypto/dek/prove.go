@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // proves reports whether a record has a wrapping that was proved.
@@ -48,6 +50,7 @@ func (m *Manager) doubt(e *entry, r Stored, record *Record) {
 // wrappings are added to it. It waits for a KEK that does not answer, unless a DEK that
 // seals would wait with it: its known wrappings were proved when it was made.
 func (m *Manager) prove(ctx context.Context, e *entry, now entry) error {
+	ctx = kek.WithWhy(ctx, kek.WhyChangedRecord)
 	_, wrapped, err := m.wraps.open(ctx, now.doubtful)
 	var errKnown error
 	if err != nil && !(passing(err) && now.active != nil) {

@@ -50,6 +50,8 @@ func (m *Manager) Sealing() []SealerState {
 	for _, s := range m.used() {
 		state := SealerState{KEK: s.kek}
 		switch {
+		case s.halted != nil:
+			state.Err = s.halted
 		case s.sealing() != nil:
 		case s.failure != nil:
 			state.Err = s.failure

@@ -17,10 +17,11 @@ const (
 
 // Run keeps the Manager up with the store and the KEKs until ctx ends, and returns nil
 // then. It follows the store's changes and reads everything again each Interval; puts
-// back records that the store lost, and proves those that others rewrapped; asks the KEKs of DEKs that seal for their versions
-// each Interval, and makes another DEK when one has changed; and makes another DEK
-// somewhat before the last one is used up; and rewraps records that are not wrapped as
-// WrapBy says. It is called once.
+// back records that the store lost, and proves those that others rewrapped; asks the
+// KEKs of DEKs that seal for their versions each Interval, and makes another DEK when
+// one has changed; makes another DEK somewhat before the last one is used up; rewraps
+// records that are not wrapped as WrapBy says; and checks the KEKs each CheckInterval,
+// and stops using DEKs whose KEKs say no or are silent for too long. It is called once.
 func (m *Manager) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("running keyring: it was run before")
@@ -31,6 +32,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	wg.Go(func() { m.mendAll(ctx, m.unproven, true) })
 	wg.Go(func() { m.poll(ctx) })
 	wg.Go(func() { m.rotate(ctx) })
+	wg.Go(func() { m.checkAll(ctx) })
 	wg.Wait()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // Sealer hands out DEKs to seal with that are wrapped by one set of KEKs. There is one
@@ -31,6 +32,7 @@ type Sealer struct {
 	demanded  bool              // somebody wanted to seal and the record of a new DEK is not stored yet
 	unused    bool              // see Manager.Use
 	failure   error             // why no DEK could be had at the last try; nil after one that succeeded
+	halted    error             // why the current DEK may not seal; nil if it may, see judge
 	failedTil int64             // until when nobody tries again, nanoseconds since 1970
 }
 
@@ -145,8 +147,11 @@ func (s *Sealer) revive(ctx context.Context) (*active, error) {
 	s.m.mu.Lock()
 	a := s.current
 	live := s.live.Load() != nil
+	halted := s.halted
 	s.m.mu.Unlock()
 	switch {
+	case halted != nil:
+		return nil, halted
 	case a == nil || a.spent(s.m.clock()):
 		return nil, nil
 	case live:
@@ -173,7 +178,7 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 	}
 	created := time.Unix(0, m.clock()).UTC().Truncate(time.Second)
 	sealUntil := created.Add(m.config.Lifetime).Truncate(time.Second)
-	f, err := m.wraps.make(ctx, s.keks, created, sealUntil)
+	f, err := m.wraps.make(kek.WithWhy(ctx, kek.WhyNewDEK), s.keks, created, sealUntil)
 	if err != nil {
 		return nil, err
 	}

@@ -170,3 +170,39 @@ func TestCallerEnds(t *testing.T) {
 		w.wantCalls(1, 1)
 	})
 }
+
+// slowKEK takes its time for everything.
+type slowKEK struct {
+	kek.KEK
+	takes time.Duration
+}
+
+func (k *slowKEK) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
+	time.Sleep(k.takes)
+	return k.KEK.Wrap(ctx, dek)
+}
+
+func (k *slowKEK) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
+	time.Sleep(k.takes)
+	return k.KEK.Unwrap(ctx, w)
+}
+
+// TestSlowKEK has a KEK take 18 s for each call, as a vault was seen to for hours, and as
+// long as kek/azure waits for two tries.
+func TestSlowKEK(t *testing.T) {
+	for _, takes := range []time.Duration{18 * time.Second, 30 * time.Second} {
+		inWorld(t, func(t *testing.T, w *world) {
+			slow := func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: &slowKEK{w.main, takes}} }
+			m, _ := w.running(slow, checking)
+			key := w.seal(w.sealer(m))
+			other, _ := w.running(slow, checking)
+			w.opens(other, key)
+			w.pass(10 * time.Minute)
+			for _, h := range m.Health() {
+				if h.Sealing.Class != 0 || h.Opening.Class != 0 || !h.Opening.Checked {
+					t.Errorf("%s: its health is %+v, want good", takes, h)
+				}
+			}
+		})
+	}
+}

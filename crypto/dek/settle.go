@@ -89,6 +89,9 @@ func (m *Manager) mend(ctx context.Context, e *entry) error {
 func (m *Manager) create(ctx context.Context, e *entry, now entry) error {
 	ctx, cancel := context.WithTimeout(ctx, m.config.StoreTimeout)
 	defer cancel()
+	if err := m.auditCreate(now); err != nil {
+		return err
+	}
 	_, err := m.store.Create(ctx, e.id, now.data)
 	switch {
 	case err == nil:

@@ -21,6 +21,7 @@ type wrapper struct {
 	keks    map[string]*holder
 	timeout time.Duration
 	obs     Observer
+	auditor Auditor
 }
 
 // holder is one configured KEK.
@@ -33,7 +34,7 @@ type holder struct {
 }
 
 func newWrapper(c Config) wrapper {
-	w := wrapper{keyring: c.Keyring, authKey: c.AuthKey, timeout: c.KEKTimeout, obs: c.Observer}
+	w := wrapper{keyring: c.Keyring, authKey: c.AuthKey, timeout: c.KEKTimeout, obs: c.Observer, auditor: c.Auditor}
 	w.keks = make(map[string]*holder, len(c.KEKs))
 	for name, k := range c.KEKs {
 		w.keks[name] = &holder{name: name, kek: k}
@@ -71,13 +72,12 @@ func (w *wrapper) version(ctx context.Context, h *holder) (v string, err error) 
 // unwrap asks a KEK for the DEK in one wrapping, and refuses one that is not id's.
 // The caller wipes the DEK.
 func (w *wrapper) unwrap(ctx context.Context, h *holder, id envelope.ID, wrapped *Wrapping) (dek []byte, err error) {
-	err = w.call(ctx, h, kek.OpUnwrap, func(ctx context.Context) (err error) {
+	err = w.call(kek.WithDEK(ctx, id.String()), h, kek.OpUnwrap, func(ctx context.Context) (err error) {
 		dek, err = h.kek.Unwrap(ctx, wrapped.wrapping())
 		if err != nil {
 			return err
 		}
-		got := envelope.DeriveID(dek, w.authKey, w.keyring)
-		if len(dek) != envelope.KeySize || subtle.ConstantTimeCompare(got[:], id[:]) != 1 {
+		if !w.isDEK(dek, h, id, wrapped) {
 			clear(dek)
 			return &kek.Error{Class: kek.Corrupt, Op: kek.OpUnwrap, KEK: h.name, Version: wrapped.Version, Err: ErrMismatch}
 		}
@@ -181,7 +181,7 @@ func (w *wrapper) make(ctx context.Context, keks []string, created, sealUntil ti
 // record, by an unwrap.
 func (w *wrapper) wrap(ctx context.Context, h *holder, r *Record, dek []byte) (*Wrapping, error) {
 	var got kek.Wrapping
-	err := w.call(ctx, h, kek.OpWrap, func(ctx context.Context) (err error) {
+	err := w.call(kek.WithDEK(ctx, r.ID.String()), h, kek.OpWrap, func(ctx context.Context) (err error) {
 		got, err = h.kek.Wrap(ctx, dek)
 		return err
 	})
@@ -198,7 +198,7 @@ func (w *wrapper) wrap(ctx context.Context, h *holder, r *Record, dek []byte) (*
 	if err != nil {
 		return nil, &kek.Error{Class: kek.Corrupt, Op: kek.OpWrap, KEK: h.name, Err: err}
 	}
-	again, err := w.unwrap(ctx, h, r.ID, &parsed.Wrappings[0])
+	again, err := w.unwrap(kek.WithWhy(ctx, kek.WhyProof), h, r.ID, &parsed.Wrappings[0])
 	if err != nil {
 		return nil, fmt.Errorf("proving the new wrapping: %w", err)
 	}

@@ -157,10 +157,12 @@ func (k *KEK) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
 	if failed != nil {
 		return kek.Wrapping{}, k.fail(kek.OpWrap, "", failed)
 	}
+	*kek.TraceFrom(ctx) = kek.Trace{KeyID: version}
 	answer, failed := k.encrypt(ctx, dek)
 	if failed != nil {
 		return kek.Wrapping{}, k.fail(kek.OpWrap, version, failed)
 	}
+	kek.TraceFrom(ctx).KeyID = answer.GetKeyId()
 	if answer.GetKeyId() != version {
 		if failed := k.confirm(ctx, answer.GetKeyId()); failed != nil {
 			return kek.Wrapping{}, k.fail(kek.OpWrap, version, failed)
@@ -185,6 +187,7 @@ func (k *KEK) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
 	if err := checkWrapping(w); err != nil {
 		return nil, k.fail(kek.OpUnwrap, w.Version, &failure{kek.Corrupt, err})
 	}
+	*kek.TraceFrom(ctx) = kek.Trace{KeyID: w.Version}
 	dek, failed := k.decrypt(ctx, w)
 	if failed != nil {
 		return nil, k.fail(kek.OpUnwrap, w.Version, failed)

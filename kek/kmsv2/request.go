@@ -49,6 +49,11 @@ func try[A any](k *KEK, ctx context.Context, op string, given []byte, do func(co
 	c := &call{uid: newUID()}
 	began := time.Now()
 	answer, err := do(limited, c)
+	if op != kek.OpVersion { // a status that Wrap asks for is not what the trace is about
+		trace := kek.TraceFrom(ctx)
+		trace.ClientRequestID, trace.Code = c.uid, status.Code(err).String()
+		trace.Tries++
+	}
 	k.log.Debug("plugin asked", "op", op, "uid", c.uid, "code", status.Code(err).String(), "duration", time.Since(began).String())
 	if err == nil {
 		return answer, nil, false

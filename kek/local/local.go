@@ -96,6 +96,7 @@ func (k *KEK) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	kek.TraceFrom(ctx).KeyID = w.Version
 	if w.Version != k.version {
 		err := fmt.Errorf("the key file holds version %q", k.version)
 		return nil, k.fail(kek.OpUnwrap, kek.NotFound, w.Version, err)
@@ -127,7 +128,8 @@ func (k *KEK) Close() error {
 	return nil
 }
 
-// begin returns the cipher, unless ctx has ended or the KEK is closed.
+// begin returns the cipher, unless ctx has ended or the KEK is closed. The file is all
+// that is asked, so a Trace has no more than the version and one try.
 func (k *KEK) begin(ctx context.Context, op string) (cipher.AEAD, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, k.fail(op, kek.Unavailable, "", err)
@@ -136,6 +138,7 @@ func (k *KEK) begin(ctx context.Context, op string) (cipher.AEAD, error) {
 	if aead == nil {
 		return nil, k.fail(op, kek.Unavailable, "", errClosed)
 	}
+	*kek.TraceFrom(ctx) = kek.Trace{KeyID: k.version, Tries: 1}
 	return *aead, nil
 }
 

@@ -144,3 +144,14 @@ func TestKeyFileIsReadOnce(t *testing.T) {
 		t.Errorf("%v does not carry the KEK's name", err)
 	}
 }
+
+func TestTrace(t *testing.T) {
+	k, _, w := wrapped(t)
+	var trace kek.Trace
+	if _, err := k.Unwrap(kek.WithTrace(t.Context(), &trace), w); err != nil {
+		t.Fatal(err)
+	}
+	if want := (kek.Trace{KeyID: w.Version, Tries: 1}); trace != want {
+		t.Errorf("the trace is %+v, want %+v", trace, want)
+	}
+}

@@ -42,6 +42,10 @@ type Config struct {
 	Address string
 	// Checks are what /readyz asks. Without any the process is ready as soon as it listens.
 	Checks []Check
+	// Notes returns further lines that are shown wherever those of the checks are: what
+	// an operator should know and what is no reason not to be ready. It must not wait.
+	// Nil: none.
+	Notes func() []string
 	// CheckTimeout bounds one round of checks. Zero is DefaultCheckTimeout.
 	CheckTimeout time.Duration
 	// CacheFor is how long the results of a round in which all checks were ready are served again. Zero is DefaultCacheFor. Others are not kept: a check
@@ -82,6 +86,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.ShutdownTimeout == 0 {
 		c.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	if c.Notes == nil {
+		c.Notes = func() []string { return nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -61,6 +61,9 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if !ready || req.URL.Query().Has("verbose") {
 		io.WriteString(w, r.lines(current))
+		for _, note := range r.cfg.Notes() {
+			io.WriteString(w, "[i] "+note+"\n")
+		}
 	}
 	if ready {
 		io.WriteString(w, "ok\n")

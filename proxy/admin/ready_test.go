@@ -29,6 +29,16 @@ func TestReadyz(t *testing.T) {
 	}
 }
 
+// Notes are shown wherever the checks are, and decide nothing.
+func TestReadyzNotes(t *testing.T) {
+	notes := func() []string { return []string{"kek a: well", "kek b: silent"} }
+	good := Handler(Config{Notes: notes, Checks: []Check{check("etcd", nil)}})
+	mustGet(t, good, "/readyz", 200, "ok\n")
+	mustGet(t, good, "/readyz?verbose", 200, "[+] etcd ok\n[i] kek a: well\n[i] kek b: silent\nok\n")
+	bad := Handler(Config{Notes: notes, Checks: []Check{check("etcd", errors.New("gone"))}})
+	mustGet(t, bad, "/readyz", 503, "[-] etcd: gone\n[i] kek a: well\n[i] kek b: silent\nnot ready\n")
+}
+
 // Many that ask at the same time share one round, and so do those who ask soon after.
 func TestReadyzIsAskedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
