@@ -564,3 +564,25 @@ func TestPutBackIsNotUndone(t *testing.T) {
 		w.opens(b, key)
 	})
 }
+
+// TestOrderFromBehind has a person order a rotation where the KEK still names the version
+// before: nothing is removed, and those who know better put it right.
+func TestOrderFromBehind(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1)[0]
+		m, _ := w.running()
+		w.wrapBy(m, main)
+		w.pass(dek.DefaultInterval)
+		w.main.Rotate("2")
+		w.pass(2 * dek.DefaultInterval)
+		w.wantWrappers(key, "main:2")
+		tool := w.manager(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: kektest.NewFake(main, "1")} })
+		w.wrapBy(tool, main)
+		if got, err := tool.Rotate(t.Context(), dek.RotateOptions{}); err != nil || len(got.Failed) != 0 {
+			t.Errorf("Rotate: got %+v, %v", got, err)
+		}
+		w.wantWrappers(key, "main:1 main:2")
+		w.pass(2 * dek.DefaultInterval)
+		w.wantWrappers(key, "main:2")
+	})
+}
