@@ -96,6 +96,9 @@ func rotateLag(cfg *config.Config) time.Duration {
 		if k.KMSv2 != nil {
 			lag = max(lag, 5*k.KMSv2.PollInterval)
 		}
+		if k.AzureKeyVault != nil {
+			lag = max(lag, 5*k.AzureKeyVault.PollInterval)
+		}
 	}
 	return lag
 }

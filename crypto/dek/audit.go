@@ -56,6 +56,12 @@ func (w *wrapper) isDEK(dek []byte, h *holder, id envelope.ID, wrapped *Wrapping
 	return false
 }
 
+// auditRewrap writes down that a record is about to be stored with other wrappings.
+func (m *Manager) auditRewrap(next *rewrapped) error {
+	first := next.record.Wrappings[0]
+	return m.config.Auditor.Audit(Event{Kind: EventRewrap, DEK: next.record.ID, KEK: first.KEK, Version: first.Version, Why: string(kek.WhyRotation)})
+}
+
 // auditCreate writes down that a new DEK's record is about to be stored.
 func (m *Manager) auditCreate(e entry) error {
 	if e.state != pending {

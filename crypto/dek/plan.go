@@ -139,7 +139,7 @@ func (p *policy) planKEK(out *plan, r *Record, name string) {
 		out.older++
 	}
 	switch {
-	case !has && superseded && !p.undoes(v, r, name, any):
+	case !has && (superseded || p.asked) && !p.undoes(v, r, name, any):
 		out.add = append(out.add, name)
 	case !has:
 		return
@@ -159,14 +159,15 @@ func (p *policy) planKEK(out *plan, r *Record, name string) {
 // believed the wrapping's version then, so that it was the current one at T or before;
 // what has been believed from before until now, more than the lag after T, was the
 // current one after T. For a person's order that is judged by the answer that the KEK
-// gave to it.
+// gave to it, unless the record dropped that version once: then the KEK may be behind where the
+// person asks, and both stay.
 func (p *policy) supersedes(v view, r *Record, w *Wrapping) bool {
 	if slices.Contains(v.past, w.Version) {
 		return true
 	}
 	wrapped := w.when(r)
 	if p.asked {
-		return !wrapped.After(v.seen)
+		return !wrapped.After(v.seen) && !slices.ContainsFunc(r.Dropped, func(d Dropped) bool { return d.KEK == w.KEK && d.Version == v.version })
 	}
 	return v.seen.Sub(v.since) >= p.lag && v.seen.Sub(wrapped) >= p.lag
 }

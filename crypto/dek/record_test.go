@@ -277,3 +277,37 @@ func TestTombstoneEncoding(t *testing.T) {
 		t.Error("Marshal without a keyring: no error")
 	}
 }
+
+// TestRewrappedRecord keeps the form of the members that only rewrapping writes.
+func TestRewrappedRecord(t *testing.T) {
+	good := string(vector(t, "record.json"))
+	with := func(wrapping, rest string) string {
+		return strings.TrimSuffix(good, "}]}") + wrapping + "}]" + rest + "}"
+	}
+	const wrapped, dropped, claim = `,"wrapped":"2026-12-01T10:00:00Z"`,
+		`,"dropped":[{"kek":"dev","version":"1","at":"2026-12-01T10:00:00Z"}]`, `,"claim":{"by":"x","until":"2026-12-01T10:00:00Z"}`
+	r, err := dek.ParseRecord([]byte(with(wrapped, dropped+claim)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 12, 1, 10, 0, 0, 0, time.UTC)
+	if !r.Wrappings[0].Wrapped.Equal(at) || r.Dropped[0] != (dek.Dropped{KEK: "dev", Version: "1", At: at}) || *r.Claim != (dek.Claim{By: "x", Until: at}) {
+		t.Errorf("got %v, %v, %v", r.Wrappings[0].Wrapped, r.Dropped, r.Claim)
+	}
+	for name, data := range map[string]string{
+		"claim before dropped": with("", claim+dropped),
+		"no dropped":           with("", `,"dropped":[]`),
+		"null claim":           with("", `,"claim":null`),
+		"empty claim":          with("", `,"claim":{}`),
+		"dropped without time": with("", `,"dropped":[{"kek":"dev","version":"1"}]`),
+		"dropped without name": with("", `,"dropped":[{"kek":"","version":"1","at":"2026-12-01T10:00:00Z"}]`),
+		"zero time":            with(`,"wrapped":"0001-01-01T00:00:00Z"`, ""),
+		"another zone":         with(`,"wrapped":"2026-12-01T10:00:00+01:00"`, ""),
+		"too many dropped": with("", `,"dropped":[`+strings.TrimSuffix(strings.Repeat(
+			`{"kek":"dev","version":"1","at":"2026-12-01T10:00:00Z"},`, dek.MaxDropped+1), ",")+`]`),
+	} {
+		if _, err := dek.ParseRecord([]byte(data)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

@@ -243,7 +243,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 	if err != nil {
 		return conflictOr(failed, err), nil, notConflict(err)
 	}
-	asking, cancel := context.WithTimeout(ctx, patience)
+	asking, cancel := context.WithTimeout(kek.WithWhy(ctx, kek.WhyRotation), patience)
 	next, err := m.wraps.rewrap(asking, record, todo, run.p.views, run.p.drop, now)
 	cancel()
 	if err != nil {
@@ -258,6 +258,10 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 			return unchanged, nil, nil
 		}
 		return failed, next, joinKEKErrors(next.errs)
+	}
+	if err := m.auditRewrap(next); err != nil {
+		m.release(ctx, record, revision)
+		return failed, nil, err
 	}
 	m.vouch(id, next.proved)
 	if _, err := m.writeRecord(ctx, next.record, revision); err != nil {

@@ -489,3 +489,100 @@ func TestStatus(t *testing.T) {
 		}
 	})
 }
+
+// TestClaim has a second process come while a first one waits for the KEK.
+func TestClaim(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1)[0]
+		w.main.Rotate("2")
+		first, second := w.manager(), w.manager()
+		w.wrapBy(first, main)
+		w.wrapBy(second, main)
+		release := w.main.Block(kek.OpWrap)
+		defer release()
+		done := make(chan *dek.Rotation)
+		for _, m := range []*dek.Manager{first, second} {
+			go func() {
+				r, err := m.Rotate(context.Background(), dek.RotateOptions{})
+				if err != nil {
+					t.Errorf("Rotate: %v", err)
+				}
+				done <- r
+			}()
+			w.pass(5 * time.Second)
+		}
+		if n := w.main.Calls(kek.OpWrap); n != 2 { // the DEK's first, and this
+			t.Errorf("got %d wraps, want one by one of both processes", n-1)
+		}
+		release()
+		if n := len((<-done).Changed) + len((<-done).Changed); n != 1 {
+			t.Errorf("%d processes changed the record, want 1", n)
+		}
+		w.wantWrappers(key, "main:2")
+	})
+}
+
+// TestUnknownVersionIsKept has a KEK not unwrap by its older version, while the other one
+// works.
+func TestUnknownVersionIsKept(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1, recovery)[0]
+		w.main.Rotate("2")
+		w.main.FailVersion("1", kek.NotFound)
+		tool := w.manager()
+		w.wrapBy(tool, main, recovery)
+		if got, err := tool.Rotate(t.Context(), dek.RotateOptions{}); err != nil || len(got.Failed) != 0 {
+			t.Errorf("Rotate: got %+v, %v", got, err)
+		}
+		w.wantWrappers(key, "main:2 main:1 recovery:1")
+	})
+}
+
+// TestPutBackIsNotUndone has one process need the version that another one drops: it puts
+// it back, once, and it stays.
+func TestPutBackIsNotUndone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1)[0]
+		needy := kektest.NewFake(main, "1")
+		needy.FailVersion("2", kek.NotFound)
+		a, _ := w.running()
+		b, _ := w.running(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: needy} })
+		w.wrapBy(a, main)
+		w.wrapBy(b, main)
+		w.pass(dek.DefaultInterval)
+		w.main.Rotate("2")
+		w.pass(2 * time.Hour)
+		before := w.wrappers(key)
+		updates := w.updates()
+		w.pass(24 * time.Hour)
+		if n := updates.Load(); n > 2 || w.wrappers(key) != before {
+			t.Errorf("%d updates in a day, %s became %s, want a claim that is given back at most", n, before, w.wrappers(key))
+		}
+		if got := w.wrappers(key); !strings.Contains(got, "main:1") || !strings.Contains(got, "main:2") {
+			t.Errorf("got %s, want both versions", got)
+		}
+		w.opens(b, key)
+	})
+}
+
+// TestOrderFromBehind has a person order a rotation where the KEK still names the version
+// before: nothing is removed, and those who know better put it right.
+func TestOrderFromBehind(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1)[0]
+		m, _ := w.running()
+		w.wrapBy(m, main)
+		w.pass(dek.DefaultInterval)
+		w.main.Rotate("2")
+		w.pass(2 * dek.DefaultInterval)
+		w.wantWrappers(key, "main:2")
+		tool := w.manager(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{main: kektest.NewFake(main, "1")} })
+		w.wrapBy(tool, main)
+		if got, err := tool.Rotate(t.Context(), dek.RotateOptions{}); err != nil || len(got.Failed) != 0 {
+			t.Errorf("Rotate: got %+v, %v", got, err)
+		}
+		w.wantWrappers(key, "main:1 main:2")
+		w.pass(2 * dek.DefaultInterval)
+		w.wantWrappers(key, "main:2")
+	})
+}
