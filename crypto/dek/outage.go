@@ -49,7 +49,7 @@ func (m *Manager) sentence() (halts []halting, drops map[envelope.ID]error) {
 		if s.current == nil {
 			continue
 		}
-		err := m.each(s.current.entry.record, func(h *kekHealth, version string) error {
+		err := m.each(m.certain(s.current.entry), func(h *kekHealth, version string) error {
 			if h.sealing.stops(&m.config, now) {
 				return h.sealing.err
 			}
@@ -84,6 +84,17 @@ func (m *Manager) sentence() (halts []halting, drops map[envelope.ID]error) {
 		}
 	}
 	return halts, drops
+}
+
+// certain returns an entry's record with those wrappings only that are known to give the
+// DEK: nobody keeps a DEK sealing by adding others. The caller holds mu.
+func (m *Manager) certain(e *entry) *Record {
+	r := *e.record
+	r.Wrappings = slices.DeleteFunc(slices.Clone(r.Wrappings), func(w Wrapping) bool {
+		h := m.health[w.KEK]
+		return !slices.ContainsFunc(e.proved, func(p Wrapping) bool { return p.same(&w) }) && (h == nil || !h.tested[testedAs(e.id, &w)])
+	})
+	return &r
 }
 
 // each asks something of each KEK that wraps a DEK here, and returns what it said if

@@ -420,7 +420,9 @@ func TestPlantedWrappingKeepsNothing(t *testing.T) {
 		record.Wrappings = append(record.Wrappings, dek.Wrapping{KEK: recovery, Version: planted.Version, Algorithm: planted.Algorithm, Ciphertext: planted.Ciphertext})
 		o.put(o.sealed.ID(), &record)
 		o.main.Fail(kek.Denied)
-		o.pass(dek.DefaultDeniedGrace)
+		o.pass(dek.DefaultCheckInterval)
+		o.want("at the next check", false, true)
+		o.pass(dek.DefaultDeniedGrace - dek.DefaultCheckInterval)
 		o.want("after the grace", false, false)
 		if _, ok := other.TryKey(); !ok {
 			t.Error("the other KEK's DEK does not seal")
