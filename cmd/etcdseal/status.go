@@ -19,7 +19,7 @@ func status(ctx context.Context, args []string, s streams) int {
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	d, err := openTool(ctx, *flags.config)
+	d, err := openTool(ctx, *flags.config, s.err)
 	if err != nil {
 		return fail(s, err)
 	}

@@ -53,20 +53,21 @@ func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
 	return exitDone, true
 }
 
-// openTool opens the keyring of a configuration, and nothing that listens. The daemon is
-// closed by the caller.
-func openTool(ctx context.Context, file string) (_ *daemon, err error) {
+// openTool opens the keyring of a configuration, and nothing that listens. What it does
+// with keys is audited as by serve; lines for the standard output go to the given writer,
+// since a verb prints there. The daemon is closed by the caller.
+func openTool(ctx context.Context, file string, stdout io.Writer) (_ *daemon, err error) {
 	cfg, err := loadConfig(file)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{file: file, config: cfg, logger: slog.New(slog.DiscardHandler), metrics: proxy.NewMetrics()}
+	d := &daemon{file: file, config: cfg, logger: slog.New(slog.DiscardHandler), metrics: proxy.NewMetrics(), stdout: stdout}
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
-	for _, open := range []func(context.Context) error{d.openKEKs, d.openUpstream, d.openKeyring} {
+	for _, open := range []func(context.Context) error{d.openAudit, d.openKEKs, d.openUpstream, d.openKeyring} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}

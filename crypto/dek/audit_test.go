@@ -113,3 +113,28 @@ func TestNoDEKWithoutItsLine(t *testing.T) {
 		w.seal(s)
 	})
 }
+
+// TestRotationIsWrittenDown has a rewrapped record stored only after its line.
+func TestRotationIsWrittenDown(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		key := w.deks(1)[0]
+		a := &trail{KEK: w.main}
+		m := w.manager(func(c *dek.Config) { c.Auditor, c.KEKs = a, map[string]kek.KEK{main: a} })
+		w.wrapBy(m, main)
+		w.main.Rotate("2")
+		a.fail(dek.EventRewrap)
+		if done, err := m.Rotate(t.Context(), dek.RotateOptions{}); err == nil && len(done.Failed) == 0 {
+			t.Error("a record was rewrapped without its line")
+		}
+		w.wantWrappers(key, "main:1")
+		a.fail()
+		id := key.ID().String()
+		a.want(t, "its line fails", "unwrap "+id+" for rotation", "wrap "+id+" for rotation", "unwrap "+id+" for proof", "rewrap "+id+" main 2 rotation ok")
+		w.pass(10 * dek.DefaultKEKTimeout) // the claim ends
+		if _, err := m.Rotate(t.Context(), dek.RotateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantWrappers(key, "main:2")
+		a.want(t, "with it", "unwrap "+id+" for rotation", "wrap "+id+" for rotation", "unwrap "+id+" for proof", "rewrap "+id+" main 2 rotation ok")
+	})
+}
