@@ -89,6 +89,10 @@ func (p *Pair) endServed(s *stream, w *responseWriter, finished bool) {
 	}
 	s.half[Request].swallow = true
 	p.clearInput(s, Request)
+	if !w.begun { // an answer before the end of the request would hide what is wrong with the rest
+		p.answerAtEnd(s, w.last()...)
+		return
+	}
 	for _, it := range w.last() {
 		p.push(s, Response, it)
 	}

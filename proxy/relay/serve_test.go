@@ -231,9 +231,12 @@ func TestServeEarlyAnswer(t *testing.T) {
 		w.WriteHeader(413)
 	}), func(r *rig) {
 		r.client.post(1, "/here")
-		wantEvents(t, "early", r.client.got(), "HEADERS 1 :status=413 content-length=0 end", "RST_STREAM 1 NO_ERROR")
+		r.client.want("nothing before the request's end")
 		r.client.data(1, true, []byte("late"))
-		r.client.want("nothing more")
+		wantEvents(t, "early", r.client.got(), "HEADERS 1 :status=413 content-length=0 end")
+		r.client.post(3, "/here")
+		r.client.headers(3, false, "a", "b")
+		r.client.want("a request that goes wrong before its answer", "RST_STREAM 3 PROTOCOL_ERROR")
 	})
 }
 
