@@ -22,6 +22,9 @@ type Tokens interface {
 	Invalidate(token string)
 }
 
+// Client is a client of etcd.
+type Client = clientv3.Client
+
 // DialConfig says which etcd, and as whom.
 type DialConfig struct {
 	Endpoints   []string
@@ -31,7 +34,7 @@ type DialConfig struct {
 
 // Dial returns a client of etcd itself. It does not wait for etcd. Its requests are bounded
 // by etcd alone, so that etcd's own error says what is too large.
-func Dial(c DialConfig) (*clientv3.Client, error) {
+func Dial(c DialConfig) (*Client, error) {
 	config := clientv3.Config{
 		Endpoints: c.Endpoints, DialTimeout: 5 * time.Second, DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
 		MaxCallSendMsgSize: math.MaxInt32,

@@ -34,6 +34,9 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{"serve", "--config FILE", "run the proxy until SIGTERM or SIGINT", serve},
+		{"encrypt", "--config FILE", "seal the plaintext that is in etcd under the rules", encrypt},
+		{"decrypt", "--config FILE", "open for good what is sealed, before etcdseal is removed", decrypt},
+		{"reencrypt", "--config FILE", "seal values again, with a fresh data key", reencrypt},
 		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},
 		{"version", "", "say which build this is", printVersion},
 	}
