@@ -156,7 +156,7 @@ func (l *lab) untilDone(t *testing.T, job migrate.Job, random *rand.Rand, kills 
 			case n == at && kill > 0 && at%2 == 0:
 				cancel()
 				return context.Canceled
-			case n%5 == 3:
+			case n%13 == 3:
 				return rpctypes.ErrLeaderChanged
 			}
 			return nil
@@ -166,7 +166,7 @@ func (l *lab) untilDone(t *testing.T, job migrate.Job, random *rand.Rand, kills 
 			case n == at && kill > 0:
 				cancel()
 				return context.Canceled
-			case n%7 == 2:
+			case n%17 == 2:
 				return rpctypes.ErrTimeout // though it was carried out
 			}
 			return nil

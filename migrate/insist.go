@@ -12,7 +12,7 @@ import (
 
 // Pauses before something is tried again: doubled each time.
 const (
-	pauseMin = 50 * time.Millisecond
+	pauseMin = 20 * time.Millisecond
 	pauseMax = 5 * time.Second
 )
 

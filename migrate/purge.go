@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -53,7 +54,7 @@ func (e *Engine) Purge(ctx context.Context, cluster clientv3.Cluster) (*Purged, 
 		return nil, fmt.Errorf("purging: %w", err)
 	}
 	purged := &Purged{Revision: now.Header.Revision}
-	if _, err := e.KV.Compact(ctx, purged.Revision, clientv3.WithCompactPhysical()); err != nil {
+	if _, err := e.KV.Compact(ctx, purged.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return nil, fmt.Errorf("purging: compacting at revision %d: %w", purged.Revision, err)
 	}
 	left := members

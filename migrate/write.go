@@ -56,8 +56,11 @@ func (r *run) commit(ctx context.Context, items []*item, try int) error {
 			return err
 		}
 		guards := guardsOf(items)
-		if len(items)+len(guards) > maxOps || try >= splitTries && len(items) > 1 {
+		if len(items)+len(guards) > maxOps {
 			return r.halves(ctx, items, try)
+		}
+		if try >= splitTries && len(items) > 1 { // each half has one try before it is cut again
+			return r.halves(ctx, items, splitTries-1)
 		}
 		var answer *clientv3.TxnResponse
 		again := false
