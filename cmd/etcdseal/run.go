@@ -37,6 +37,8 @@ func verbs() []verb {
 		{"encrypt", "--config FILE", "seal the plaintext that is in etcd under the rules", encrypt},
 		{"decrypt", "--config FILE", "open for good what is sealed, before etcdseal is removed", decrypt},
 		{"reencrypt", "--config FILE", "seal values again, with a fresh data key", reencrypt},
+		{"verify", "--config FILE", "look for plaintext that should be sealed, in etcd or in its files", verify},
+		{"inspect", "--file FILE", "say what a stored value or record is, without any key", inspect},
 		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},
 		{"version", "", "say which build this is", printVersion},
 	}
