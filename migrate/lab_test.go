@@ -94,6 +94,7 @@ type process struct {
 	manager *dek.Manager
 	store   dek.Store
 	sealer  *dek.Sealer
+	kek     *kektest.Fake
 }
 
 // process starts one with its own DEKs and the same KEK.
@@ -104,7 +105,8 @@ func (l *lab) process() *process {
 		l.Fatal(err)
 	}
 	l.Cleanup(func() { _ = store.Close() })
-	manager, err := dek.New(dek.Config{Store: store, Keyring: "test", KEKs: map[string]kek.KEK{"k": kektest.NewFake("k", "1")}})
+	fake := kektest.NewFake("k", "1")
+	manager, err := dek.New(dek.Config{Store: store, Keyring: "test", KEKs: map[string]kek.KEK{"k": fake}})
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -113,7 +115,7 @@ func (l *lab) process() *process {
 	if err != nil {
 		l.Fatal(err)
 	}
-	return &process{manager, store, sealer}
+	return &process{manager, store, sealer, fake}
 }
 
 // engine returns an engine of a process, sealing or not.

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 	"github.com/etcdseal/etcdseal/migrate"
 )
 
@@ -314,5 +315,36 @@ func TestQuota(t *testing.T) {
 	// Running again when there is room goes on.
 	if rest := l.run(l.engine(l.process(), true), migrate.Job{Kind: migrate.Encrypt}); rest.Changed != 20-result.Changed {
 		t.Errorf("%d changed, then %d", result.Changed, rest.Changed)
+	}
+}
+
+// TestKEKLost has a KEK that does not answer, which stops a run, and one that says no,
+// which is about each value. What was not done is done by the next run.
+func TestKEKLost(t *testing.T) {
+	l := newLab(t)
+	l.fill(120)
+	impatient := func(c *migrate.Config) { c.Patience = time.Nanosecond }
+	away := l.process()
+	away.kek.Fail(kek.Unavailable)
+	result, err := l.engine(away, true, impatient).Run(t.Context(), migrate.Job{Kind: migrate.Encrypt})
+	if kek.ClassOf(err) != kek.Unavailable || result.Changed != 0 || len(result.Problems) != 0 {
+		t.Errorf("sealing without an answer: %+v, %v", result, err)
+	}
+	denied := l.process()
+	denied.kek.Fail(kek.Denied)
+	if result, err = l.engine(denied, true).Run(t.Context(), migrate.Job{Kind: migrate.Encrypt}); kek.ClassOf(err) != kek.Denied || result.Changed != 0 {
+		t.Errorf("sealing denied: %+v, %v", result, err)
+	}
+	l.run(l.engine(l.process(), true), migrate.Job{Kind: migrate.Encrypt})
+
+	if result, err = l.engine(away, false, impatient).Run(t.Context(), migrate.Job{Kind: migrate.Decrypt}); kek.ClassOf(err) != kek.Unavailable || result.Changed != 0 {
+		t.Errorf("opening without an answer: %+v, %v", result, err)
+	}
+	result, err = l.engine(denied, false).Run(t.Context(), migrate.Job{Kind: migrate.Decrypt})
+	if err != nil || len(result.Problems) != 120 || result.Clean() {
+		t.Errorf("opening denied: %d problems, %v", len(result.Problems), err)
+	}
+	if back := l.run(l.engine(l.process(), false), migrate.Job{Kind: migrate.Decrypt}); back.Changed != 120 {
+		t.Errorf("%+v", back)
 	}
 }

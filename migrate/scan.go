@@ -79,7 +79,11 @@ func (s *Scanner) Result() Scanned { return s.result }
 // using one of them.
 func (s *Scanner) Scan(ctx context.Context, path string) error {
 	before := len(s.result.Files)
-	err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("scanning: %w", err)
+	}
+	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
