@@ -35,7 +35,6 @@ type run struct {
 	pending      []*item // to be written
 	pendingBytes int
 	written      int64 // since somebody looked at the quota
-	lastGood     time.Time
 }
 
 func newLimiter(perSecond int) *rate.Limiter {
