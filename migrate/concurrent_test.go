@@ -27,7 +27,7 @@ type writer struct {
 }
 
 func (w *writer) write(ctx context.Context) error {
-	key := fmt.Sprintf("%sw%d/%02d", prefix, w.name, w.random.IntN(40))
+	key := fmt.Sprintf("%sw%d/%02d", prefix, w.name, w.random.IntN(15))
 	if err := w.check(ctx, key); err != nil {
 		return err
 	}
@@ -83,14 +83,14 @@ func (w *writer) check(ctx context.Context, key string) error {
 // Some of their transactions are carried out and not answered.
 func TestWriters(t *testing.T) {
 	l := newLab(t)
-	l.fill(400)
+	l.fill(250)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	var seal atomic.Bool
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	proxy := l.process()
-	writers := make([]*writer, 3)
+	writers := make([]*writer, 2)
 	for i := range writers {
 		w := &writer{l: l, p: proxy, name: i, seal: &seal, acked: map[string]string{}, random: rand.New(rand.NewPCG(seed, uint64(i)))}
 		writers[i] = w
