@@ -38,6 +38,8 @@ func TestScripts(t *testing.T) {
 			"get":     command(1, (*lab).get),
 			"opens":   command(1, (*lab).opens),
 			"stored":  command(1, (*lab).stored),
+			"direct":  command(2, (*lab).direct),
+			"dek":     command(1, (*lab).dek),
 			"failing": command(1, (*lab).failing),
 			"refused": command(1, (*lab).refused),
 			"unready": command(0, (*lab).unready),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"text/tabwriter"
 
@@ -20,7 +21,7 @@ func rotate(ctx context.Context, args []string, s streams) int {
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	d, err := openTool(ctx, *flags.config, s.err)
+	d, err := openTool(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fail(s, err)
 	}

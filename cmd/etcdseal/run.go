@@ -34,6 +34,11 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{"serve", "--config FILE", "run the proxy until SIGTERM or SIGINT", serve},
+		{"encrypt", "--config FILE", "seal the plaintext that is in etcd under the rules", encrypt},
+		{"decrypt", "--config FILE", "open for good what is sealed, before etcdseal is removed", decrypt},
+		{"reencrypt", "--config FILE", "seal values again, with a fresh data key", reencrypt},
+		{"verify", "--config FILE", "look for plaintext that should be sealed, in etcd or in its files", verify},
+		{"inspect", "--file FILE", "say what a stored value or record is, without any key", inspect},
 		{"rotate", "--config FILE [--yes]", "have all data keys wrapped by the KEKs' current versions", rotate},
 		{"status", "--config FILE", "say which KEKs and versions are needed, and which are safe to disable", status},
 		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -19,7 +20,7 @@ func status(ctx context.Context, args []string, s streams) int {
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	d, err := openTool(ctx, *flags.config, s.err)
+	d, err := openTool(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fail(s, err)
 	}

@@ -56,12 +56,12 @@ func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
 // openTool opens the keyring of a configuration, and nothing that listens. What it does
 // with keys is audited as by serve; lines for the standard output go to the given writer,
 // since a verb prints there. The daemon is closed by the caller.
-func openTool(ctx context.Context, file string, stdout io.Writer) (_ *daemon, err error) {
+func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
 	cfg, err := loadConfig(file)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{file: file, config: cfg, logger: slog.New(slog.DiscardHandler), metrics: proxy.NewMetrics(), stdout: stdout}
+	d := &daemon{file: file, config: cfg, logger: logger, metrics: proxy.NewMetrics(), stdout: stdout}
 	defer func() {
 		if err != nil {
 			d.close()

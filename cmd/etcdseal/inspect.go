@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+)
+
+// maxInspected bounds what is read of a file, in bytes.
+const maxInspected = 64 << 20
+
+// inspected says what a value is. It never holds a plaintext.
+type inspected struct {
+	Kind      string     `json:"kind"` // envelope, record, plaintext, kubernetes encryption, empty
+	Bytes     int        `json:"bytes"`
+	DEK       string     `json:"dek,omitempty"`
+	Plaintext int        `json:"plaintextBytes,omitempty"`
+	Keyring   string     `json:"keyring,omitempty"`
+	Created   *time.Time `json:"created,omitempty"`
+	SealUntil *time.Time `json:"sealUntil,omitempty"`
+	Wrappings []wrapping `json:"wrappings,omitempty"`
+	Detail    string     `json:"detail,omitempty"`
+	Error     string     `json:"error,omitempty"`
+}
+
+type wrapping struct {
+	KEK       string `json:"kek"`
+	Version   string `json:"version"`
+	Algorithm string `json:"algorithm"`
+}
+
+// inspect carries out `etcdseal inspect`: it says what a stored value is, without any key.
+func inspect(ctx context.Context, args []string, s streams) int {
+	flags := flag.NewFlagSet("inspect", flag.ContinueOnError)
+	file := flags.String("file", "", "read the value from `FILE`; - is standard input")
+	cfg := flags.String("config", "", "read the value from the etcd of the configuration in `FILE`")
+	key := flags.String("key", "", "with --config: the etcd `KEY`")
+	output := flags.String("o", "text", "print the result as `text` or json")
+	if status, ok := parseFlags(flags, args, s); !ok {
+		return status
+	}
+	var value []byte
+	var err error
+	switch {
+	case *output != "text" && *output != "json":
+		err = fmt.Errorf("-o is %q, want text or json", *output)
+	case *file != "" && *cfg == "" && *key == "":
+		value, err = readValue(*file, s)
+	case *file == "" && *cfg != "" && *key != "":
+		value, err = fetchValue(ctx, *cfg, *key, s)
+	default:
+		err = errors.New("either --file, or --config and --key are needed")
+	}
+	if err != nil {
+		return fail(s, fmt.Errorf("inspect: %w", err))
+	}
+	return printInspected(s, inspectValue(value), *output)
+}
+
+func readValue(file string, s streams) ([]byte, error) {
+	from := s.in
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
+	}
+	value, err := io.ReadAll(io.LimitReader(from, maxInspected+1))
+	if err == nil && len(value) > maxInspected {
+		err = fmt.Errorf("it has more than %d bytes", maxInspected)
+	}
+	return value, err
+}
+
+func fetchValue(ctx context.Context, cfg, key string, s streams) ([]byte, error) {
+	t, err := openEtcdTool(ctx, cfg, s.err, toolLogger(s.err))
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	answer, err := t.client.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(answer.Kvs) == 0 {
+		return nil, fmt.Errorf("etcd has no key %q", key)
+	}
+	return answer.Kvs[0].Value, nil
+}
+
+// inspectValue says what a value is.
+func inspectValue(value []byte) inspected {
+	in := inspected{Bytes: len(value)}
+	switch {
+	case len(value) == 0:
+		in.Kind = "empty"
+	case envelope.Is(value):
+		in.Kind = "envelope"
+		id, err := envelope.Parse(value)
+		if err != nil {
+			in.Error = err.Error()
+			return in
+		}
+		in.DEK, in.Plaintext = id.String(), len(value)-envelope.Overhead
+	case bytes.HasPrefix(value, []byte(`{"version":`)) && bytes.Contains(value, []byte(`"wrappings":`)):
+		in.Kind = "record"
+		r, err := dek.ParseRecord(value)
+		if err != nil {
+			in.Error = err.Error()
+			return in
+		}
+		in.DEK, in.Keyring, in.Created, in.SealUntil = r.ID.String(), r.Keyring, &r.Created, &r.SealUntil
+		for _, w := range r.Wrappings {
+			in.Wrappings = append(in.Wrappings, wrapping{w.KEK, w.Version, w.Algorithm})
+		}
+	case bytes.HasPrefix(value, []byte("k8s:enc:")):
+		in.Kind = "kubernetes encryption"
+		if parts := strings.SplitN(string(value[:min(len(value), 128)]), ":", 5); len(parts) == 5 { // k8s:enc:PROVIDER:VERSION:...
+			in.Detail = parts[2] + " " + parts[3]
+		}
+	default:
+		in.Kind = "plaintext"
+	}
+	return in
+}
+
+// printInspected prints it and returns the exit status.
+func printInspected(s streams, in inspected, output string) int {
+	if output == "json" {
+		encoder := json.NewEncoder(s.out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(in); err != nil {
+			return fail(s, err)
+		}
+	} else {
+		fmt.Fprintf(s.out, "%s, %d bytes\n", in.Kind, in.Bytes)
+		if in.DEK != "" {
+			fmt.Fprintf(s.out, "  DEK        %s\n", in.DEK)
+		}
+		if in.Kind == "envelope" && in.Error == "" {
+			fmt.Fprintf(s.out, "  plaintext  %d bytes\n", in.Plaintext)
+		}
+		if in.Keyring != "" {
+			fmt.Fprintf(s.out, "  keyring    %s\n  created    %s\n  sealUntil  %s\n", in.Keyring, in.Created.Format(time.RFC3339), in.SealUntil.Format(time.RFC3339))
+		}
+		for _, w := range in.Wrappings {
+			fmt.Fprintf(s.out, "  wrapping   KEK %q version %q, %s\n", w.KEK, w.Version, w.Algorithm)
+		}
+		if in.Detail != "" {
+			fmt.Fprintf(s.out, "  provider   %q\n", in.Detail)
+		}
+		if in.Error != "" {
+			fmt.Fprintf(s.out, "  wrong      %s\n", in.Error)
+		}
+	}
+	if in.Error != "" {
+		return exitFound
+	}
+	return exitDone
+}

@@ -1,0 +1,239 @@
+package migrate
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+)
+
+// Sizes of the scanner, in bytes. A record's head is looked at in one piece: what comes
+// before the key, the key, and the fields up to the first bytes of the value.
+const (
+	scanWindow  = 1 << 20
+	scanBefore  = 16
+	scanAfter   = maxScanKey + 64
+	maxScanKey  = 16 << 10
+	minScanning = 4 // of a prefix: a shorter one is found everywhere
+)
+
+// Errors of a scan.
+var (
+	// ErrInUse says that a data directory belongs to an etcd that runs.
+	ErrInUse = errors.New("an etcd is using it, so that it changes while it is read: stop that member, or take a copy (of its disk, at one moment)")
+	// ErrShortPrefix says that a rule's prefix is too short to be looked for.
+	ErrShortPrefix = fmt.Errorf("prefixes of less than %d bytes cannot be looked for in files", minScanning)
+)
+
+// Scanned is what a scan looked at.
+type Scanned struct {
+	Files    []string
+	Bytes    int64
+	Records  int64 // with a key under a rule that seals
+	Sealed   int64
+	Findings int64
+}
+
+// Scanner looks through etcd's files, byte by byte and whatever their state, for the
+// records that hold a key under a rule that seals together with its value: those of the
+// database, in use or in pages that are free, and the requests of the write-ahead log,
+// truncated, broken or put aside. It needs no key and no etcd.
+//
+// It finds a value by the key that stands before it. What is left of a large value, the
+// beginning of which was overwritten, cannot be told from other bytes: only a
+// defragmented database file is without such remains.
+type Scanner struct {
+	rules    ruleSet
+	prefixes [][]byte
+	found    func(Finding)
+	result   Scanned
+}
+
+// NewScanner returns a Scanner for the rules that have a Sealer. It is used by one
+// goroutine, which also calls found.
+func NewScanner(rules []Rule, found func(Finding)) (*Scanner, error) {
+	s := &Scanner{rules: newRuleSet(rules, ""), found: found}
+	for _, sp := range s.rules.spans("") {
+		if sp.key == "\x00" || len(sp.key) < minScanning {
+			return nil, fmt.Errorf("making scanner: %w", ErrShortPrefix)
+		}
+		s.prefixes = append(s.prefixes, []byte(sp.key))
+	}
+	return s, nil
+}
+
+// Result returns what was looked at so far.
+func (s *Scanner) Result() Scanned { return s.result }
+
+// Scan looks through a file, or every file below a directory. It fails if an etcd is
+// using one of them.
+func (s *Scanner) Scan(ctx context.Context, path string) error {
+	before := len(s.result.Files)
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("scanning: %w", err)
+	}
+	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case entry.IsDir() || entry.Type()&fs.ModeSymlink == 0 && !entry.Type().IsRegular():
+			return nil
+		}
+		return s.file(ctx, file)
+	})
+	if err != nil {
+		return fmt.Errorf("scanning %s: %w", path, err)
+	}
+	if len(s.result.Files) == before {
+		return fmt.Errorf("scanning %s: there is no file in it", path)
+	}
+	return nil
+}
+
+func (s *Scanner) file(ctx context.Context, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%s: %w", path, ErrInUse)
+	}
+	s.result.Files = append(s.result.Files, path)
+	buf := make([]byte, 0, scanBefore+scanWindow+scanAfter)
+	var base int64  // of buf in the file
+	var until int64 // candidates before it were looked at
+	for end := false; !end; {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n, err := io.ReadFull(f, buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		s.result.Bytes += int64(n)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			end = true
+		case err != nil:
+			return err
+		}
+		limit := len(buf)
+		if !end {
+			limit -= scanAfter
+		}
+		s.window(path, base, buf, int(until-base), limit)
+		keep := max(limit-scanBefore, 0)
+		until = base + int64(limit)
+		base += int64(keep)
+		buf = append(buf[:0], buf[keep:]...)
+	}
+	return nil
+}
+
+// window looks at the candidates whose key begins between two places of buf.
+func (s *Scanner) window(path string, base int64, buf []byte, from, to int) {
+	for _, prefix := range s.prefixes {
+		for at := from; at < to; {
+			i := bytes.Index(buf[at:], prefix)
+			if i < 0 || at+i >= to {
+				break
+			}
+			at += i
+			s.candidate(path, base, buf, at)
+			at++
+		}
+	}
+}
+
+// candidate looks at a place where a key may begin.
+func (s *Scanner) candidate(path string, base int64, buf []byte, at int) {
+	start, key, ok := keyField(buf, at)
+	if !ok || !s.rules.sealed(key) {
+		return
+	}
+	kind, value, cut, ok := valueField(buf[start], buf[at+len(key):])
+	if !ok {
+		return
+	}
+	s.result.Records++
+	if envelope.Is(value) {
+		s.result.Sealed++
+		return
+	}
+	err := ErrPlaintext
+	if cut {
+		err = errCut
+	}
+	s.result.Findings++
+	s.found(Finding{Place: Disk, File: path, Offset: base + int64(start), Key: slices.Clone(key), Kind: kind, Err: err})
+}
+
+var errCut = fmt.Errorf("%w, the end of which may be overwritten or not written", ErrPlaintext)
+
+// Tags of protobuf fields of type bytes.
+const (
+	tag1 = 1<<3 | 2 // key of KeyValue and PutRequest
+	tag2 = 2<<3 | 2 // value of PutRequest
+	tag3 = 3<<3 | 2 // key of Compare
+	tag5 = 5<<3 | 2 // value of KeyValue
+	tag7 = 7<<3 | 2 // value of Compare
+)
+
+// keyField returns where the field begins whose content begins at a place, and the
+// content.
+func keyField(buf []byte, at int) (start int, key []byte, ok bool) {
+	for width := 1; width <= 3 && at-width-1 >= 0; width++ {
+		start := at - width - 1
+		n, used := binary.Uvarint(buf[start+1 : at])
+		if used != width || n == 0 || n > maxScanKey || (buf[start] != tag1 && buf[start] != tag3) {
+			continue
+		}
+		return start, buf[at:min(at+int(n), len(buf))], at+int(n) <= len(buf)
+	}
+	return 0, nil, false
+}
+
+// valueField finds the value in what follows a key. It returns at most the first bytes
+// of it. ok is false if there is none.
+func valueField(keyTag byte, rest []byte) (kind string, value []byte, cut, ok bool) {
+	want, kind := byte(tag5), "database record"
+	if keyTag == tag3 {
+		want, kind = tag7, "comparison in a request"
+	} else if len(rest) > 0 && rest[0] == tag2 {
+		want, kind = tag2, "write request"
+	}
+	for len(rest) > 0 && rest[0] != want {
+		if rest[0]&7 != 0 || rest[0]>>3 < 2 || rest[0]>>3 > 4 { // numbers of KeyValue before the value
+			return "", nil, false, false
+		}
+		_, n := binary.Uvarint(rest[1:])
+		if n <= 0 {
+			return "", nil, false, false
+		}
+		rest = rest[1+n:]
+	}
+	if len(rest) < 2 {
+		return "", nil, false, false
+	}
+	size, n := binary.Uvarint(rest[1:])
+	if n <= 0 || size == 0 || size > 1<<30 {
+		return "", nil, false, false
+	}
+	value = rest[1+n:]
+	if uint64(len(value)) >= size {
+		return kind, value[:size], false, true
+	}
+	return kind, value, len(value) == 0, len(value) > 0
+}

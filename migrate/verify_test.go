@@ -1,0 +1,214 @@
+package migrate_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcdseal/etcdseal/crypto/dek"
+	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/migrate"
+)
+
+// verify returns the findings.
+func (l *lab) verify(e *migrate.Engine, history bool) []migrate.Finding {
+	l.Helper()
+	var all []migrate.Finding
+	if _, err := e.Verify(l.Context(), "", history, func(f migrate.Finding) { all = append(all, f) }); err != nil {
+		l.Fatal(err)
+	}
+	return all
+}
+
+func TestVerify(t *testing.T) {
+	l := newLab(t)
+	p := l.process()
+	e := l.engine(p, true)
+	l.put(prefix+"a", "plain 1")
+	l.put(prefix+"gone", "plain, and deleted")
+	if _, err := l.client.Delete(t.Context(), prefix+"gone"); err != nil {
+		t.Fatal(err)
+	}
+	l.put("/registry/pods/a", "not under a rule")
+	if got := l.verify(e, false); len(got) != 1 || string(got[0].Key) != prefix+"a" || got[0].Place != migrate.Live || !errors.Is(got[0].Err, migrate.ErrPlaintext) {
+		t.Errorf("live: %v", got)
+	}
+	l.run(e, migrate.Job{Kind: migrate.Encrypt})
+	if got := l.verify(e, false); len(got) != 0 {
+		t.Errorf("live, encrypted: %v", got)
+	}
+	if got := l.verify(e, true); len(got) != 2 || got[0].Place != migrate.History || string(got[1].Key) != prefix+"gone" {
+		t.Errorf("history: %v", got)
+	}
+	// After a compaction what was there at that revision is still retained.
+	l.put(prefix+"b", "plain 2")
+	at := l.put3(prefix+"c", "plain 3")
+	l.run(e, migrate.Job{Kind: migrate.Encrypt})
+	if _, err := l.client.Compact(t.Context(), at); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.verify(e, true); len(got) != 2 || string(got[0].Key) != prefix+"b" || string(got[1].Key) != prefix+"c" {
+		t.Errorf("history after a compaction: %v", got)
+	}
+	purged, err := e.Purge(t.Context(), l.client)
+	if err != nil || len(purged.Members) != 1 || purged.Failed() || !purged.Members[0].Leader || purged.Members[0].After == 0 {
+		t.Errorf("purge: %+v, %v", purged, err)
+	}
+	if got := l.verify(e, true); len(got) != 0 {
+		t.Errorf("history after a purge: %v", got)
+	}
+	key, err := p.sealer.Key(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.put(prefix+"moved", string(key.Seal(nil, []byte("elsewhere"), []byte("x"))))
+	if got := l.verify(e, false); len(got) != 1 || !errors.Is(got[0].Err, envelope.ErrAuthentication) {
+		t.Errorf("an envelope that was moved: %v", got)
+	}
+}
+
+// put3 puts and returns the revision.
+func (l *lab) put3(key, value string) int64 {
+	l.Helper()
+	answer, err := l.client.Put(l.Context(), key, value)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return answer.Header.Revision
+}
+
+// scan returns the findings by their files' names.
+func scan(t *testing.T, p *process, path string) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: p.sealer}, {Prefix: prefix + "open/"}}, func(f migrate.Finding) {
+		name := filepath.Base(f.File)
+		if !slices.Contains(found[name], string(f.Key)) {
+			found[name] = append(found[name], string(f.Key))
+		}
+		if strings.Contains(f.Err.Error(), "hunter") || f.Kind == "" {
+			t.Errorf("%+v", f)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Scan(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if s.Result().Records == 0 {
+		t.Error("nothing was looked at")
+	}
+	return found
+}
+
+func TestScan(t *testing.T) {
+	l := newLab(t)
+	p := l.process()
+	l.put(prefix+"a", "hunter2")
+	l.put(prefix+"large", strings.Repeat("hunter3", 60_000))
+	l.put(prefix+"open/a", "under a rule that does not seal")
+	if _, err := l.client.Txn(t.Context()).If(clientv3.Compare(clientv3.Value(prefix+"compared"), "=", "hunter4")).
+		Else(clientv3.OpPut(prefix+"txn", "hunter5")).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	l.run(l.engine(p, true), migrate.Job{Kind: migrate.Encrypt})
+	s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: p.sealer}}, func(migrate.Finding) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Scan(t.Context(), l.dir); !errors.Is(err, migrate.ErrInUse) {
+		t.Errorf("a data directory in use: %v", err)
+	}
+	l.stop()
+	wal := "0000000000000000-0000000000000000.wal"
+	got := scan(t, p, l.dir)
+	for _, key := range []string{"a", "large", "txn"} {
+		if !slices.Contains(got["db"], prefix+key) || !slices.Contains(got[wal], prefix+key) {
+			t.Errorf("%s was not found everywhere: %v", key, got)
+		}
+	}
+	if !slices.Contains(got[wal], prefix+"compared") {
+		t.Errorf("the comparison was not found: %v", got)
+	}
+	if slices.Contains(got["db"], prefix+"open/a") {
+		t.Error("a key under a rule that does not seal was found")
+	}
+
+	// Compacted, without a defragmentation, it is in free pages; afterwards it is not.
+	l.start()
+	at := l.put3("any", "x")
+	if _, err := l.client.Compact(t.Context(), at, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	if got := scan(t, p, l.dir); len(got["db"]) == 0 {
+		t.Error("nothing was found in free pages")
+	}
+	l.start()
+	if _, err := l.engine(l.process(), true).Purge(t.Context(), l.client); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	if got := scan(t, p, l.dir); len(got["db"]) != 0 || len(got[wal]) == 0 {
+		t.Errorf("after a purge: %v", got)
+	}
+
+	// A truncated WAL put aside as .broken, and a database left behind in snap.
+	log, err := os.ReadFile(filepath.Join(l.dir, "member", "wal", wal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := strings.Index(string(log), "hunter2") + 3
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, wal+".broken"), log[:cut], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := scan(t, p, dir); !slices.Contains(got[wal+".broken"], prefix+"a") {
+		t.Errorf("a truncated WAL: %v", got)
+	}
+}
+
+// TestScanBoundaries has records at every place of the scanner's windows, each of which is
+// found once and where it is.
+func TestScanBoundaries(t *testing.T) {
+	var file []byte
+	want := map[int64]string{}
+	for i := 0; len(file) < 5<<20; i++ {
+		key := fmt.Sprintf("%s%s%d", prefix, strings.Repeat("k", i%211), i)
+		want[int64(len(file))] = key
+		file = append(file, 1<<3|2)
+		file = binary.AppendUvarint(file, uint64(len(key)))
+		file = append(append(file, key...), 2<<3, 1, 3<<3, 2, 4<<3, 1, 5<<3|2, 5)
+		file = append(append(file, "plain"...), make([]byte, i%7)...)
+	}
+	path := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: &dek.Sealer{}}}, func(f migrate.Finding) {
+		if want[f.Offset] != string(f.Key) {
+			t.Errorf("found %q at %d, want %q", f.Key, f.Offset, want[f.Offset])
+		}
+		delete(want, f.Offset)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Scan(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	for at, key := range want {
+		t.Errorf("%q at %d was not found", key, at)
+	}
+	if _, err := migrate.NewScanner([]migrate.Rule{{Prefix: "/r", Sealer: &dek.Sealer{}}}, nil); !errors.Is(err, migrate.ErrShortPrefix) {
+		t.Errorf("a short prefix: %v", err)
+	}
+}
