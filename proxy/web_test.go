@@ -80,7 +80,8 @@ func TestNoWayAroundOverHTTP(t *testing.T) {
 		"what etcd says":         {request("GET /version", ""), "HTTP/1.1 200 OK"},
 		"for debugging":          {request("GET /debug/vars", ""), "HTTP/1.1 404"},
 		"a page of another site": {request("POST /v3/kv/put", put, "Origin: http://evil.example"), "HTTP/1.1 403"},
-		"a page of its own":      {request("POST /v3/kv/put", put, "Origin: http://etcd"), "HTTP/1.1 200 OK"},
+		"a page of its own":      {request("POST /v3/kv/put", put, "Origin: https://etcd"), "HTTP/1.1 200 OK"},
+		"a name without TLS":     {request("POST /v3/kv/put", put, "Origin: http://etcd"), "HTTP/1.1 403"},
 		"the reserved prefix":    {request("POST /v3/kv/put", `{"key":"`+b64("/etcdseal/x")+`"}`), "HTTP/1.1 403"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,8 @@
 //
 // The threat covered is a request that reaches etcd's JSON API raw, and a page in a
 // browser on the machine of somebody who may connect: requests that carry another
-// Origin than their Host are refused, and no CORS header allows them.
+// Origin than their Host are refused, and no CORS header allows them. So are pages
+// loaded without TLS from a name, which may have been made to point here (DNS rebinding).
 package gateway
 
 import (
@@ -162,14 +163,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// foreign reports whether a browser sent a request for a page of another origin.
+// foreign reports whether a browser sent a request for a page of another origin, or for
+// one that may be: without TLS a name proves nothing, but for localhost.
 func foreign(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		return false
 	}
 	u, err := url.Parse(origin)
-	return err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host)
+	if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
+		return true
+	}
+	return u.Scheme != "https" && u.Hostname() != "localhost" && net.ParseIP(u.Hostname()) == nil
 }
 
 func refuseForeign(w http.ResponseWriter, _ *http.Request) {

@@ -230,8 +230,8 @@ func TestForeignOrigins(t *testing.T) {
 	n := 0
 	h := New(Config{Dial: counting(&n)})
 	for origin, want := range map[string]int{
-		"": 503, "http://etcd:2379": 503, "https://ETCD:2379": 503,
-		"http://etcd": 403, "http://evil.example": 403, "null": 403, "%": 403,
+		"": 503, "https://etcd:2379": 503, "https://ETCD:2379": 503,
+		"http://etcd:2379": 403, "http://etcd": 403, "http://evil.example": 403, "null": 403, "%": 403,
 	} {
 		answer := ask(t, h, "GET", "http://etcd:2379/version", "", "Origin", origin)
 		if answer.StatusCode != want {
