@@ -234,7 +234,7 @@ func (l *lab) records() {
 // hooked is an etcd whose transactions a test disturbs.
 type hooked struct {
 	clientv3.KV
-	mu     sync.Mutex // guards n
+	mu     sync.Mutex // held while a hook runs, and guards n
 	n      int
 	before func(n int) error // of the n-th; an error is the answer, and nothing is done
 	after  func(n int) error // an error is the answer though it was carried out
@@ -252,22 +252,37 @@ func (t *hookedTxn) Then(o ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(o..
 func (t *hookedTxn) Else(o ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(o...); return t }
 
 func (t *hookedTxn) Commit() (*clientv3.TxnResponse, error) {
-	t.h.mu.Lock()
-	t.h.n++
-	n := t.h.n
-	t.h.mu.Unlock()
-	if t.h.before != nil {
-		if err := t.h.before(n); err != nil {
-			return nil, err
-		}
+	n, err := t.h.begin()
+	if err != nil {
+		return nil, err
 	}
 	answer, err := t.Txn.Commit()
-	if t.h.after != nil && err == nil {
-		if err := t.h.after(n); err != nil {
-			return nil, err
-		}
+	if err == nil {
+		err = t.h.end(n)
 	}
-	return answer, err
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (h *hooked) begin() (n int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.n++
+	if h.before != nil {
+		err = h.before(h.n)
+	}
+	return h.n, err
+}
+
+func (h *hooked) end(n int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.after == nil {
+		return nil
+	}
+	return h.after(n)
 }
 
 func contains(t *testing.T, err error, text string) {

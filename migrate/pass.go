@@ -23,7 +23,8 @@ const (
 	pageBytes = 2 << 20
 )
 
-// run is one Job being done. It is used by one goroutine.
+// run is one Job being done. It is used by one goroutine: those of attempts and pages have
+// nothing of it but the engine.
 type run struct {
 	engine  *Engine
 	job     Job
@@ -34,6 +35,7 @@ type run struct {
 
 	pending      []*item // to be written
 	pendingBytes int
+	flying       []*attempt
 	written      int64 // since somebody looked at the quota
 }
 
@@ -73,6 +75,7 @@ func (r *run) pass(ctx context.Context) error {
 	res.Keys, res.Done, res.Empty, res.Others, res.Left, res.LeftBytes = 0, 0, 0, 0, 0, 0
 	res.Problems, res.Omitted = nil, 0
 	r.pending, r.pendingBytes = nil, 0
+	defer r.abandon()
 	progress := Progress{Pass: res.Passes, Changed: res.Changed}
 	for _, s := range r.spans {
 		n, err := r.count(ctx, s)
@@ -100,6 +103,11 @@ func (r *run) pass(ctx context.Context) error {
 	}
 	if err := r.flush(ctx); err != nil {
 		return err
+	}
+	for len(r.flying) > 0 {
+		if err := r.land(ctx); err != nil {
+			return err
+		}
 	}
 	progress.Changed = res.Changed
 	r.engine.Progress(progress)

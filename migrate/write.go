@@ -23,15 +23,25 @@ const (
 	txnBytes = 512 << 10
 )
 
-// maxTries bounds how often one transaction is made again since keys changed meanwhile.
-// What is left then is for the next pass. From splitTries on it is made in halves, so that one
-// busy key does not hold up the others.
-const (
-	maxTries   = 8
-	splitTries = 3
-)
+// maxTries bounds how often a key is tried again that changed meanwhile. What is left then
+// is for the next pass.
+const maxTries = 8
 
-// flush writes what is pending.
+// maxFlying is how many transactions are under way at once, so that etcd has something to do
+// while values are read and sealed here.
+const maxFlying = 4
+
+// attempt is a transaction under way.
+type attempt struct {
+	items  []*item
+	guards []string
+	ended  chan struct{} // closed when what follows is set
+	answer *clientv3.TxnResponse
+	err    error
+	tries  int64 // of the call, while etcd did not answer
+}
+
+// flush starts to write what is pending. How that ends is taken in later, by settle.
 func (r *run) flush(ctx context.Context) error {
 	items := r.pending
 	r.pending, r.pendingBytes = nil, 0
@@ -44,59 +54,113 @@ func (r *run) flush(ctx context.Context) error {
 	if err := r.limiter.WaitN(ctx, len(items)); err != nil {
 		return err
 	}
-	return r.commit(ctx, items, 0)
+	for len(r.flying) >= maxFlying {
+		if err := r.land(ctx); err != nil {
+			return err
+		}
+	}
+	a, err := r.begin(ctx, items)
+	if a != nil {
+		r.flying = append(r.flying, a)
+	}
+	return err
 }
+
+// land takes in how the oldest transaction under way ended.
+func (r *run) land(ctx context.Context) error {
+	a := r.flying[0]
+	r.flying = r.flying[1:]
+	return r.settle(ctx, a, 0)
+}
+
+// abandon waits for what is under way, so that a run which failed still knows what it has
+// written.
+func (r *run) abandon() {
+	for _, a := range r.flying {
+		<-a.ended
+		if a.err == nil && a.answer.Succeeded {
+			r.done(a.items)
+		}
+	}
+	r.flying = nil
+}
+
+// begin makes what is to be written and sends it. It returns nil if nothing could be made.
+func (r *run) begin(ctx context.Context, items []*item) (*attempt, error) {
+	items, err := r.makeAll(ctx, items)
+	if err != nil || len(items) == 0 {
+		return nil, err
+	}
+	a := &attempt{items: items, guards: guardsOf(items), ended: make(chan struct{})}
+	if len(a.items)+len(a.guards) > maxOps {
+		a.err = errTooMany
+		close(a.ended)
+		return a, nil
+	}
+	go func() { // ends with ctx or its patience, and is waited for by settle or abandon
+		defer close(a.ended)
+		a.err = r.insist(ctx, func(ctx context.Context) (err error) {
+			a.tries++ // the one before may have been carried out: its comparisons tell
+			a.answer, err = r.transaction(ctx, a.items, a.guards)
+			return err
+		})
+	}()
+	return a, nil
+}
+
+// errTooMany says that a transaction would have more operations than etcd takes.
+var errTooMany = errors.New("too many operations")
 
 // commit writes items in one transaction, or in several if that is what it takes. Each
 // ends as written, as not to be written any more, as a problem, or as left.
 func (r *run) commit(ctx context.Context, items []*item, try int) error {
-	for ; ; try++ {
-		items, err := r.makeAll(ctx, items)
-		if err != nil || len(items) == 0 {
-			return err
-		}
-		guards := guardsOf(items)
-		if len(items)+len(guards) > maxOps {
-			return r.halves(ctx, items, try)
-		}
-		if try >= splitTries && len(items) > 1 { // each half has one try before it is cut again
-			return r.halves(ctx, items, splitTries-1)
-		}
-		var answer *clientv3.TxnResponse
-		again := false
-		err = r.insist(ctx, func(ctx context.Context) (err error) {
-			if again { // the one before may have been carried out: its comparisons tell
-				r.result.Retried++
-			}
-			again = true
-			answer, err = r.transaction(ctx, items, guards)
-			return err
-		})
-		switch {
-		case errors.Is(err, rpctypes.ErrNoSpace):
-			return fmt.Errorf("%w (etcd: %w)", ErrQuota, err)
-		case err != nil && ofRequest(err) && len(items) > 1:
-			return r.halves(ctx, items, try)
-		case err != nil && ofRequest(err):
-			r.problem(items[0].key, refusal(err, items[0]))
-			return nil
-		case err != nil:
-			return fmt.Errorf("writing %d values from %q: %w", len(items), items[0].key, err)
-		case answer.Succeeded:
-			r.done(items)
-			return nil
-		}
-		if items, err = r.refresh(ctx, items, guards, answer); err != nil {
-			return err
-		}
-		if try >= maxTries {
-			for _, it := range items {
-				r.result.Left++
-				r.result.LeftBytes += int64(len(it.key) + len(it.stored))
-			}
-			return nil
-		}
+	if len(items) == 0 {
+		return nil
 	}
+	if try > maxTries {
+		for _, it := range items {
+			r.result.Left++
+			r.result.LeftBytes += int64(len(it.key) + len(it.stored))
+		}
+		return nil
+	}
+	a, err := r.begin(ctx, items)
+	if err != nil || a == nil {
+		return err
+	}
+	return r.settle(ctx, a, try)
+}
+
+// settle waits for a transaction and does what its end asks for.
+func (r *run) settle(ctx context.Context, a *attempt, try int) error {
+	<-a.ended
+	r.result.Retried += max(0, a.tries-1)
+	switch {
+	case errors.Is(a.err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w (etcd: %w)", ErrQuota, a.err)
+	case a.err != nil && (a.err == errTooMany || ofRequest(a.err)) && len(a.items) > 1:
+		return r.halves(ctx, a.items, try)
+	case a.err != nil && ofRequest(a.err):
+		r.problem(a.items[0].key, refusal(a.err, a.items[0]))
+		return nil
+	case a.err != nil:
+		return fmt.Errorf("writing %d values from %q: %w", len(a.items), a.items[0].key, a.err)
+	case a.answer.Succeeded:
+		r.done(a.items)
+		return nil
+	}
+	same, changed, err := r.refresh(ctx, a)
+	if err != nil {
+		return err
+	}
+	if len(same) == len(a.items) { // a record was missing
+		return r.commit(ctx, same, try+1)
+	}
+	// Those that nobody touched are written apart from the busy ones, and are fewer each time.
+	if err := r.commit(ctx, same, try); err != nil {
+		return err
+	}
+	return r.commit(ctx, changed, try+1)
 }
 
 func (r *run) halves(ctx context.Context, items []*item, try int) error {
@@ -175,36 +239,35 @@ func (r *run) done(items []*item) {
 }
 
 // refresh takes in what a transaction read that did not write, and returns what is still
-// to be written.
-func (r *run) refresh(ctx context.Context, items []*item, guards []string, answer *clientv3.TxnResponse) ([]*item, error) {
-	for i, guard := range guards {
-		if answer.Responses[i].GetResponseRange().Count > 0 {
+// to be written: keys that are as they were, and others that changed.
+func (r *run) refresh(ctx context.Context, a *attempt) (same, changed []*item, err error) {
+	for i, guard := range a.guards {
+		if a.answer.Responses[i].GetResponseRange().Count > 0 {
 			continue
 		}
-		if err := r.restore(ctx, guard, items); err != nil {
-			return nil, err
+		if err := r.restore(ctx, guard, a.items); err != nil {
+			return nil, nil, err
 		}
 	}
-	var still []*item
-	for i, it := range items {
-		kvs := answer.Responses[len(guards)+i].GetResponseRange().Kvs
+	for i, it := range a.items {
+		kvs := a.answer.Responses[len(a.guards)+i].GetResponseRange().Kvs
 		switch {
 		case len(kvs) == 0: // deleted
 			r.result.Retried++
 		case kvs[0].ModRevision == it.revision:
-			still = append(still, it)
+			same = append(same, it)
 		default:
 			r.result.Retried++
-			changed, err := r.judge(ctx, kvs[0])
+			again, err := r.judge(ctx, kvs[0])
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			if changed != nil {
-				still = append(still, changed)
+			if again != nil {
+				changed = append(changed, again)
 			}
 		}
 	}
-	return still, nil
+	return same, changed, nil
 }
 
 // restore has a record put back that etcd has lost. If it was removed for good, what was
