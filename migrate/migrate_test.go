@@ -252,10 +252,11 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// TestCompacted compacts the revision that a pass reads at.
+// TestCompacted compacts the revision that a pass reads at. There are more keys than are
+// looked ahead.
 func TestCompacted(t *testing.T) {
 	l := newLab(t)
-	want := l.fill(600)
+	want := l.fill(1000)
 	p := l.process()
 	kv := &hooked{KV: l.client, after: func(int) error {
 		answer, err := l.client.Get(t.Context(), "any")
@@ -268,7 +269,7 @@ func TestCompacted(t *testing.T) {
 		return err
 	}}
 	done := l.run(l.engine(p, true, func(c *migrate.Config) { c.KV = kv }), migrate.Job{Kind: migrate.Encrypt})
-	if got, sealed := l.values(p); done.Changed != 600 || sealed != 600 || !cmp.Equal(want, got) {
+	if got, sealed := l.values(p); done.Changed != 1000 || sealed != 1000 || !cmp.Equal(want, got) {
 		t.Errorf("%d are sealed: %+v", sealed, done)
 	}
 }

@@ -21,6 +21,9 @@ const (
 	pageMin   = 4
 	pageMax   = 128
 	pageBytes = 2 << 20
+	// lookAhead is how many keys are looked ahead where values were small: as many as
+	// kube-apiserver has in a page, since etcd reads the values for it, too.
+	lookAhead = 4 * pageMax
 )
 
 // run is one Job being done. It is used by one goroutine: those of attempts and pages have
@@ -174,11 +177,14 @@ type reader struct {
 }
 
 func (r *reader) read(ctx context.Context, s span, yield func(page) bool) {
-	limit := pageMin
+	limit, end := pageMin, s.end
 	for {
+		if limit == pageMax && end == s.end {
+			end = r.ahead(ctx, s)
+		}
 		var answer *clientv3.GetResponse
 		err := r.insist(ctx, func(ctx context.Context) (err error) {
-			answer, err = r.engine.KV.Get(ctx, s.key, clientv3.WithRange(s.end), clientv3.WithRev(r.revision), clientv3.WithLimit(int64(limit)))
+			answer, err = r.engine.KV.Get(ctx, s.key, clientv3.WithRange(end), clientv3.WithRev(r.revision), clientv3.WithLimit(int64(limit)))
 			return err
 		})
 		if errors.Is(err, rpctypes.ErrCompacted) {
@@ -192,8 +198,15 @@ func (r *reader) read(ctx context.Context, s span, yield func(page) bool) {
 		if r.revision == 0 {
 			r.revision = answer.Header.Revision
 		}
-		if !yield(page{kvs: answer.Kvs}) || !answer.More || len(answer.Kvs) == 0 {
+		if !yield(page{kvs: answer.Kvs}) {
 			return
+		}
+		if !answer.More || len(answer.Kvs) == 0 {
+			if end == s.end {
+				return
+			}
+			s.key, end = end, s.end // beyond what was looked ahead
+			continue
 		}
 		size := 0
 		for _, kv := range answer.Kvs {
@@ -207,6 +220,20 @@ func (r *reader) read(ctx context.Context, s span, yield func(page) bool) {
 		}
 		s.key = string(answer.Kvs[len(answer.Kvs)-1].Key) + "\x00"
 	}
+}
+
+// ahead returns a key some pages ahead, up to which the next pages are read. Etcd counts
+// all keys of a range for each page of it, so that the pages of one long range would take
+// time by the square of its keys. It returns the range's end if that is nearer, or if
+// etcd does not answer, which the pages find out.
+func (r *reader) ahead(ctx context.Context, s span) string {
+	bounded, cancel := context.WithTimeout(ctx, r.engine.Timeout)
+	defer cancel()
+	answer, err := r.engine.KV.Get(bounded, s.key, clientv3.WithRange(s.end), clientv3.WithRev(r.revision), clientv3.WithLimit(lookAhead), clientv3.WithKeysOnly())
+	if err != nil || !answer.More || len(answer.Kvs) == 0 {
+		return s.end
+	}
+	return string(answer.Kvs[len(answer.Kvs)-1].Key) + "\x00"
 }
 
 // take looks at one value as it was read.
