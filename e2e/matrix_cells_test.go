@@ -64,17 +64,18 @@ func (p *play) expect(t *testing.T, when string, want answers) {
 		expected := want.of(verb)
 		var got string
 		poll.Until(t, settleLimit, verb+" to be as expected", func(ctx context.Context) error {
-			attempt, cancel := context.WithTimeout(ctx, settleLimit)
-			defer cancel()
 			var err error
-			if got, err = p.try(attempt, verb); got != expected {
-				return fmt.Errorf("%s: %w", got, err)
+			got, err = p.try(ctx, verb)
+			if strings.HasPrefix(got, "404") {
+				return poll.Permanent{Err: fmt.Errorf("%s: not found", when)}
+			}
+			if got != expected {
+				err = fmt.Errorf("%s (%v), want %s", got, err, expected)
+				t.Logf("%s: %s: %v", when, verb, err)
+				return err
 			}
 			return nil
 		})
-		if strings.HasPrefix(got, "404") {
-			t.Errorf("%s: %s says not found", when, verb)
-		}
 	}
 	for verb, answer := range map[string]string{verbGet: want.read, verbUpdate: want.write} {
 		code := "OK"

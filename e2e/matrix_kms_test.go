@@ -75,7 +75,7 @@ func newVaults(t *testing.T) *emulated {
 	undo := func() {}
 	e.faults = map[string]func(){
 		faultDown:      inject(emulator.Fault{Drop: true}),
-		faultThrottled: inject(emulator.Throttled("", "")),
+		faultThrottled: inject(emulator.Throttled("", "1")),
 		faultDisabled: func() {
 			key.SetEnabled("etcd", "", false)
 			undo = func() { key.SetEnabled("etcd", "", true) }

@@ -21,13 +21,15 @@ const (
 	verbList   = "list"
 
 	answered = "answered"
-	denied   = "500 InternalError, FailedPrecondition"
-	away     = "500 InternalError, Unavailable"
+	denied   = "500, FailedPrecondition"
+	away     = "500, Unavailable"
 )
 
 var (
 	matrixKinds = []string{kindAzure, kindKMSv2, kindLocal}
-	verbs       = []string{verbCreate, verbUpdate, verbGet, verbList}
+	// matrixFaults are in the order of the document.
+	matrixFaults = []string{faultDown, faultThrottled, faultSlow, faultDisabled, faultDeleted, faultGone, faultRotated, faultChanged}
+	verbs        = []string{verbCreate, verbUpdate, verbGet, verbList}
 )
 
 // answers is what is expected of one state: of writes, of reads by name, and of
@@ -55,7 +57,6 @@ type cell struct {
 	running     answers
 	started     answers // when etcdseal was killed and started during the fault
 	refuses     bool    // it does not start
-	todo        string
 }
 
 var well = answers{ready: true, write: answered, read: answered, list: answered}
@@ -67,6 +68,18 @@ func seen(a answers, class string) answers {
 
 // lost is the state of a proxy that has no DEK, and gets none.
 func lost(answer string) answers { return answers{write: answer, read: answer, list: answered} }
+
+// advice is the table's last column.
+var advice = map[string]string{
+	faultDown:      "[KMS down](#kms-down)",
+	faultThrottled: "[throttled](#throttled)",
+	faultSlow:      "[slow](#slow)",
+	faultDisabled:  "[key disabled or deleted](#key-disabled-or-deleted)",
+	faultDeleted:   "[key disabled or deleted](#key-disabled-or-deleted)",
+	faultGone:      "[one of two is gone](#one-of-two-is-gone)",
+	faultRotated:   "[rotation](#rotation-and-another-kek)",
+	faultChanged:   "[another KEK](#rotation-and-another-kek)",
+}
 
 var matrix = []cell{
 	{kind: kindAzure, fault: faultDown, running: seen(well, "unavailable"), started: lost(away)},
@@ -86,6 +99,11 @@ var matrix = []cell{
 	{kind: kindKMSv2, fault: faultRotated},
 	{kind: kindKMSv2, fault: faultChanged},
 	{kind: kindLocal, fault: faultDown, running: well, refuses: true},
+	{kind: kindLocal, fault: faultThrottled, absent: "a file does not throttle"},
+	{kind: kindLocal, fault: faultSlow, absent: "the file is read once, at the start"},
+	{kind: kindLocal, fault: faultDisabled, absent: "a file cannot be disabled"},
+	{kind: kindLocal, fault: faultDeleted, running: well, refuses: true},
 	{kind: kindLocal, fault: faultGone},
+	{kind: kindLocal, fault: faultRotated, absent: "a local KEK has one version; a new file is another KEK"},
 	{kind: kindLocal, fault: faultChanged},
 }
