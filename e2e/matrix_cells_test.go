@@ -63,16 +63,14 @@ func (p *play) expect(t *testing.T, when string, want answers) {
 	for _, verb := range verbs {
 		expected := want.of(verb)
 		var got string
-		poll.Until(t, settleLimit, verb+" to be as expected", func(ctx context.Context) error {
+		poll.Until(t, settleLimit, verb+" to be as expected "+when, func(context.Context) error {
 			var err error
-			got, err = p.try(ctx, verb)
+			got, err = p.try(call(t), verb)
 			if strings.HasPrefix(got, "404") {
 				return poll.Permanent{Err: fmt.Errorf("%s: not found", when)}
 			}
 			if got != expected {
-				err = fmt.Errorf("%s (%v), want %s", got, err, expected)
-				t.Logf("%s: %s: %v", when, verb, err)
-				return err
+				return fmt.Errorf("%s (%v), want %s", got, err, expected)
 			}
 			return nil
 		})
