@@ -14,6 +14,9 @@ type Rule struct {
 	Unsealed    bool // seal: false
 	Deny        bool // plaintext: deny
 	Passthrough bool // onUndecryptable: passthrough
+	// KEK is "dev" by default; RecoveryKEKs wrap beside it.
+	KEK          string
+	RecoveryKEKs []string
 }
 
 // Config says how to run an etcdseal. Binaries, KEKFile and Endpoints must be
@@ -24,8 +27,14 @@ type Config struct {
 	Binaries string
 	// Name tells several proxies of one test apart in the logs.
 	Name string
-	// KEKFile is the local KEK, as NewKEK makes it.
+	// KEKFile is the local KEK "dev", as NewKEK makes it.
 	KEKFile string
+	// KEKs are entries of the file's keks in its own form, by name, in place of KEKFile.
+	KEKs map[string]string
+	// KeyringPrefix defaults to the constant of that name.
+	KeyringPrefix string
+	// Outage is the file's outage in its own form; empty leaves it out.
+	Outage string
 
 	// Socket is the path of a unix socket to listen on in place of TCP.
 	Socket string
@@ -104,11 +113,18 @@ etcd:
   auth: {username: {{printf "%q" .EtcdUser}}, passwordFile: {{printf "%q" .EtcdPasswordFile}}}
 {{- end}}
 keks:
+{{- range $name, $kek := .KEKs}}
+  {{$name}}: {{$kek}}
+{{- else}}
   dev: {local: {keyFile: {{printf "%q" .KEKFile}}}}
+{{- end}}
 rules:
 {{- range .Rules}}
   - prefix: {{printf "%q" .Prefix}}
-    kek: dev
+    kek: {{or .KEK "dev"}}
+{{- if .RecoveryKEKs}}
+    recoveryKEKs: [{{range $i, $name := .RecoveryKEKs}}{{if $i}}, {{end}}{{$name}}{{end}}]
+{{- end}}
     seal: {{not .Unsealed}}
     plaintext: {{if .Deny}}deny{{else}}allow{{end}}
 {{- if .Passthrough}}
@@ -118,7 +134,10 @@ rules:
 {{- if .KeyringFile}}
 keyring: {name: ` + KeyringName + `, store: file, path: {{printf "%q" .KeyringFile}}}
 {{- else}}
-keyring: {name: ` + KeyringName + `, store: etcd, prefix: ` + KeyringPrefix + `}
+keyring: {name: ` + KeyringName + `, store: etcd, prefix: {{or .KeyringPrefix "` + KeyringPrefix + `"}}}
+{{- end}}
+{{- if .Outage}}
+outage: {{.Outage}}
 {{- end}}
 log: {level: debug}
 {{- if .ShutdownGrace}}

@@ -119,6 +119,21 @@ func (p *Proxy) Reload(t testing.TB, change func(*Config)) {
 	p.process.Signal(t, syscall.SIGHUP)
 }
 
+// Change changes what the next run is configured with, and writes the file.
+func (p *Proxy) Change(t testing.TB, change func(*Config)) {
+	t.Helper()
+	change(&p.cfg)
+	p.writeConfig(t)
+}
+
+// Tool runs another verb of the binary with the proxy's configuration and returns what
+// it printed.
+func (p *Proxy) Tool(t testing.TB, verb string, args ...string) string {
+	t.Helper()
+	args = append([]string{verb, "--config", p.configFile()}, args...)
+	return process.Run(t, commandLimit, filepath.Join(p.cfg.Binaries, "etcdseal"), args...)
+}
+
 // Restart ends the proxy by SIGTERM, starts it again and waits until it is
 // ready.
 func (p *Proxy) Restart(t testing.TB) {
