@@ -56,6 +56,16 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err
 			return nil, fmt.Errorf("measuring the start: %w", err)
 		}
 	}
+	if o.measures(partCold) {
+		if err := measureColdStart(ctx, r, o.cold-o.cold%coldDEKs, coldDEKs, rep, stderr); err != nil {
+			return nil, fmt.Errorf("measuring the cold start: %w", err)
+		}
+	}
+	if o.measures(partRotate) {
+		if err := measureRotation(ctx, r, o.rotated-o.rotated%rotatedDEKs, rotatedDEKs, rep, stderr); err != nil {
+			return nil, fmt.Errorf("measuring the rotation: %w", err)
+		}
+	}
 	return rep, nil
 }
 

@@ -18,6 +18,8 @@ const (
 	partWatches = "watches"
 	partPairs   = "pairs"
 	partStart   = "start"
+	partCold    = "coldstart"
+	partRotate  = "rotation"
 )
 
 // The names of what can stand between the client and etcd.
@@ -31,7 +33,7 @@ const (
 )
 
 var (
-	allParts       = []string{partGet, partPut, partList, partWatches, partPairs, partStart}
+	allParts       = []string{partGet, partPut, partList, partWatches, partPairs, partStart, partCold, partRotate}
 	allTargets     = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS, targetGRPCProxy}
 	defaultTargets = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS}
 )
@@ -45,6 +47,7 @@ type options struct {
 	watches        int           // watch streams, on watchConns connections
 	pairs          int           // idle connections, beyond those of the baseline
 	starts         int           // times that etcdseal is started
+	cold, rotated  int           // values of a cold start and of a rotation
 	etcd, etcdseal string        // ready binaries; empty means that they are built
 	bin            string        // where binaries are built
 	dir            string        // parent of the scratch directory; empty means the system's
@@ -69,6 +72,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 	flags.IntVar(&o.watches, "watches", 10_000, "idle watch streams")
 	flags.IntVar(&o.pairs, "pairs", 200, "idle connection pairs")
 	flags.IntVar(&o.starts, "starts", 7, "times that etcdseal is started")
+	flags.IntVar(&o.cold, "cold", 100_000, "values under 10 DEKs that are listed after a start")
+	flags.IntVar(&o.rotated, "rotated", 1_000_000, "values under 20 DEKs that are rotated")
 	flags.StringVar(&o.etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
 	flags.StringVar(&o.bin, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
@@ -101,7 +106,7 @@ func (o options) validate(rest []string) error {
 	for _, n := range []struct {
 		flag  string
 		value int
-	}{{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-watches", o.watches / watchConns}, {"-pairs", o.pairs}, {"-starts", o.starts}} {
+	}{{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-watches", o.watches / watchConns}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / coldDEKs}, {"-rotated", o.rotated / rotatedDEKs}} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))
 		}

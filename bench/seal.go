@@ -38,6 +38,11 @@ func (r *rig) newKEK(ctx context.Context, stderr io.Writer) error {
 
 // startSeal starts etcdseal with TLS and client certificates on both legs, or on neither, and waits until it is ready.
 func (r *rig) startSeal(ctx context.Context, name string, secured bool) (*seal, error) {
+	return r.startSealWith(ctx, name, func(address, admin string) string { return r.config(address, admin, secured) })
+}
+
+// startSealWith starts etcdseal with the configuration for two addresses, in the file NAME-config.yaml, and waits until it is ready.
+func (r *rig) startSealWith(ctx context.Context, name string, config func(address, admin string) string) (*seal, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -46,8 +51,8 @@ func (r *rig) startSeal(ctx context.Context, name string, secured bool) (*seal, 
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(r.dir, name+".yaml")
-	if err := os.WriteFile(file, []byte(r.config(address, admin, secured)), 0o600); err != nil {
+	file := filepath.Join(r.dir, name+"-config.yaml")
+	if err := os.WriteFile(file, []byte(config(address, admin)), 0o600); err != nil {
 		return nil, fmt.Errorf("writing configuration of %s: %w", name, err)
 	}
 	begin := time.Now()
