@@ -27,7 +27,7 @@ func (d *doctor) configuration(_ context.Context, n *notes) {
 				subject = d.File
 			}
 			p.Path = ""
-			n.add(Configuration, Problem, subject, "mend the field", "%s", p.String())
+			n.add(Configuration, Problem, subject, "", "%s", p.String()) // which says what to do
 		}
 	default:
 		n.add(Configuration, Problem, d.File, "see to it that etcdseal may read the file", "%v", d.Err)

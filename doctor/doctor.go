@@ -118,7 +118,7 @@ func Examine(ctx context.Context, c Config) []Finding {
 	d := &doctor{Config: c}
 	d.complete()
 	if d.Config.Config == nil {
-		return d.together(ctx, d.configuration, d.process, d.nothingElse)
+		return inOrder(d.together(ctx, d.configuration, d.nothingElse, d.process))
 	}
 	found := d.together(ctx, d.configuration, d.process, d.certificates, d.members, d.keks)
 	found = append(found, d.together(ctx, d.permissions, d.contents)...)
@@ -209,9 +209,7 @@ func Worst(found []Finding) Level {
 
 // nothingElse says that a configuration is needed to go on.
 func (d *doctor) nothingElse(_ context.Context, n *notes) {
-	for _, area := range []Area{Certificates, Etcd, KEKs, Keyring, Rules} {
-		n.add(area, Unknown, "all", "mend the configuration, and run this again", "not looked at, since the configuration has problems")
-	}
+	n.add(Configuration, Unknown, "everything else", "mend the configuration, and run this again", "not looked at, since the configuration has problems")
 }
 
 // plural returns a number with what it counts.

@@ -104,7 +104,7 @@ func TestExamineBrokenConfiguration(t *testing.T) {
 	found := Examine(t.Context(), Config{File: "etcdseal.yaml", Err: err, Host: Host{Known: true}})
 	wants(t, found, Configuration, Problem, "more", "unknown field")
 	wants(t, found, Configuration, Problem, "keyring", "missing")
-	wants(t, found, Etcd, Unknown, "not looked at")
+	wants(t, found, Configuration, Unknown, "everything else", "not looked at")
 	wants(t, found, Process, OK, "memory")
 	if Worst(found) != Problem {
 		t.Error("it is no problem")

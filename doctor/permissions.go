@@ -58,9 +58,9 @@ func (d *doctor) mayRead(ctx context.Context, n *notes, prefix string, level Lev
 	switch {
 	case err == nil:
 		n.add(Permissions, OK, subject, "", "allowed")
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
+	case isEtcds(err, rpctypes.ErrPermissionDenied):
 		n.add(Permissions, level, subject, "grant it: `etcdctl role grant-permission ROLE --prefix=true readwrite "+prefix+"`", "denied, so that %s", without)
-	case errors.Is(err, rpctypes.ErrUserEmpty):
+	case isEtcds(err, rpctypes.ErrUserEmpty):
 		n.add(Permissions, Problem, subject, "set etcd.auth", "etcd wants a user, and there is none in the configuration")
 	default:
 		n.add(Permissions, Unknown, subject, "see what etcd says, and run this again", "%v", err)
@@ -80,11 +80,22 @@ func (d *doctor) mayWrite(ctx context.Context, n *notes, prefix string) {
 	switch {
 	case err == nil && !answer.Succeeded:
 		n.add(Permissions, OK, subject, "", "allowed (by a transaction that is never carried out)")
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
+	case isEtcds(err, rpctypes.ErrPermissionDenied):
 		n.add(Permissions, Problem, subject, "grant it: `etcdctl role grant-permission ROLE --prefix=true readwrite "+prefix+"`", "denied, so that no data key can be made")
-	case errors.Is(err, rpctypes.ErrNoSpace):
+	case isEtcds(err, rpctypes.ErrNoSpace):
 		n.add(Permissions, Unknown, subject, "end the alarm, and run this again", "not found out, since etcd takes no writes")
 	default:
 		n.add(Permissions, Unknown, subject, "see what etcd says, and run this again", "%v", err)
 	}
+}
+
+// isEtcds says whether an error is one of etcd's, which the client wraps as it came when it
+// made the call twice.
+func isEtcds(err, known error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if errors.Is(rpctypes.Error(err), known) {
+			return true
+		}
+	}
+	return false
 }

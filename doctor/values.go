@@ -58,7 +58,7 @@ func (d *doctor) spans(prefix string) []span {
 		}
 		from = clientv3.GetPrefixRangeEnd(inner)
 	}
-	if from < until || until == "\x00" {
+	if from != "\x00" && (from < until || until == "\x00") { // which is the end of all keys
 		spans = append(spans, span{from, until})
 	}
 	return spans

@@ -131,7 +131,7 @@ func printFindings(to io.Writer, found []doctor.Finding) error {
 				fmt.Fprintln(to)
 			}
 			area = f.Area
-			fmt.Fprintln(to, strings.ToUpper(string(area[:1]))+string(area[1:]))
+			fmt.Fprintln(to, title(area))
 		}
 		fmt.Fprintf(table, "  %s %s\t%s\t%s\n", marks[f.Level], f.Level, oneLine(f.Subject), oneLine(f.Found))
 		if f.Do != "" {
@@ -144,6 +144,14 @@ func printFindings(to io.Writer, found []doctor.Finding) error {
 	counts := count(found)
 	_, err := fmt.Fprintf(to, "\ndoctor: %d ok, %d warnings, %d problems, %d unknown\n", counts[doctor.OK], counts[doctor.Warning], counts[doctor.Problem], counts[doctor.Unknown])
 	return err
+}
+
+// title returns an area as the heading of its table.
+func title(area doctor.Area) string {
+	if area == doctor.KEKs {
+		return "KEKs"
+	}
+	return strings.ToUpper(string(area[:1])) + string(area[1:])
 }
 
 // oneLine puts a text that may have come from elsewhere on one line of a table.
