@@ -7,9 +7,9 @@
 //
 //   - nothing is written to etcd's keys, to the keyring or to a KEK: no revision is spent,
 //     and a key that is not there is not made. KEKs wrap and unwrap random bytes that are
-//     thrown away. The one request that goes through etcd's log asks, in a transaction that
-//     can never be true, whether the keyring may be written, and is made only where etcd
-//     knows who asks;
+//     thrown away. Beside a login, the one request that goes through etcd's log asks, in a
+//     transaction that can never be true, whether the keyring may be written, and is made
+//     only where etcd knows who asks;
 //   - each check is bounded, so that a dead etcd or a KEK that hangs costs its time and no
 //     more, and none of them hides what the others find;
 //   - no finding holds a value, a DEK, a token or a password. Names of keys are in them.

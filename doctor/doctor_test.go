@@ -111,6 +111,18 @@ func TestExamineBrokenConfiguration(t *testing.T) {
 	}
 }
 
+// A rule over the keyring's own prefix is found before anything is asked.
+func TestExamineReservedPrefix(t *testing.T) {
+	const text = "listen: {address: \"unix:///s.sock\"}\netcd: {endpoints: [\"http://10.0.0.4:2379\"]}\nkeks: {k: {local: {keyFile: kek.key}}}\nkeyring: {name: test}\n"
+	for rules, want := range map[string]bool{"rules: [{prefix: /registry/}]": false, "rules: [{prefix: /etcdseal/dek/}]": true, "rules: [{prefix: /}]": true} {
+		_, err := config.Parse([]byte(text+rules), "/")
+		found := run(t, Config{File: "etcdseal.yaml", Err: err}, func(d *doctor) check { return d.configuration })
+		if finds(found, Configuration, Problem, "rules[0].prefix", "overlaps the keyring's reserved prefix") != want {
+			t.Errorf("%s:\n%s", rules, shown(found))
+		}
+	}
+}
+
 var errTest = errors.New("the test said so")
 
 func TestWorst(t *testing.T) {
