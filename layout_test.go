@@ -137,7 +137,7 @@ func testPlaces(t *testing.T, listed map[string]goPackage) {
 		{"github.com/goccy/go-yaml", []string{"config"}},
 		{"github.com/hashicorp/golang-lru", []string{"crypto/dek"}},
 		{"k8s.io/kms", []string{"kek/kmsv2"}},
-		{"go.etcd.io/etcd/client/v3", []string{"crypto/dek/etcdstore", "proxy/assist", "migrate", "bench", "cmd/quickstart"}},
+		{"go.etcd.io/etcd/client/v3", []string{"crypto/dek/etcdstore", "proxy/assist", "migrate", "doctor", "bench", "cmd/quickstart"}},
 		{"go.etcd.io/etcd/server/v3", []string{"bench", "cmd/quickstart"}},
 		{"github.com/grpc-ecosystem/grpc-gateway", []string{"proxy/gateway"}},
 		{"github.com/gorilla/websocket", []string{"proxy/gateway"}},

@@ -280,3 +280,33 @@ func TestPinnedNamesWhatNeedsRestart(t *testing.T) {
 		}
 	}
 }
+
+// Read gives what Load refuses if only files are missing.
+func TestReadGoesOnWithoutFiles(t *testing.T) {
+	for name, r := range map[string]struct {
+		text   string
+		config bool
+		wrong  string
+	}{
+		"a file is missing":  {minimal, true, "keks.dev.local.keyFile"},
+		"a field is unknown": {minimal + "more: 1\n", false, "more"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "etcdseal.yaml")
+			if err := os.WriteFile(path, []byte(r.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := Read(path)
+			var wrong *Error
+			if !errors.As(err, &wrong) || !strings.Contains(err.Error(), r.wrong) {
+				t.Errorf("error %v, want one of %s", err, r.wrong)
+			}
+			if (c != nil) != r.config {
+				t.Errorf("the configuration is %v", c)
+			}
+			if c, err := Load(path); c != nil || err == nil {
+				t.Errorf("Load returned %v, %v", c, err)
+			}
+		})
+	}
+}

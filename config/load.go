@@ -17,6 +17,17 @@ const maxFileBytes = 64 << 10
 // proxy knows them. The error is an *Error with all problems, or says why the
 // file could not be read.
 func Load(path string, methods ...string) (*Config, error) {
+	c, err := Read(path, methods...)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Read is Load for who wants to look further although something is wrong: if the text
+// has no problem and only files that it names cannot be opened, the Config comes with the
+// error. Otherwise it is nil when there is an error.
+func Read(path string, methods ...string) (*Config, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("finding the directory of %s: %w", path, err)
@@ -26,13 +37,14 @@ func Load(path string, methods ...string) (*Config, error) {
 		return nil, fmt.Errorf("reading configuration: %w", err)
 	}
 	c, r := parse(data, dir, methods)
+	sound := len(r.problems) == 0
 	if c != nil {
 		c.checkFiles(r)
 	}
-	if err := r.err(path); err != nil {
-		return nil, err
+	if !sound {
+		c = nil
 	}
-	return c, nil
+	return c, r.err(path)
 }
 
 // Parse checks the text of a configuration without touching any file. dir is

@@ -1,6 +1,9 @@
 package kek
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Trace is what a provider tells of one call beyond its result, for an audit trail
 // whose lines can be matched with the provider's own. Fields that a provider does
@@ -19,6 +22,9 @@ type Trace struct {
 	// ClientRequestID is the name that the caller gave all requests of the
 	// call.
 	ClientRequestID string
+	// Date is when the last answer was made, by the provider's clock; it has
+	// whole seconds.
+	Date time.Time
 	// Tries is how often it was tried. Zero: nobody was asked.
 	Tries int
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/etcdseal/etcdseal/doctor"
 )
 
 // seclude makes the process not dumpable, which also keeps others of the same
@@ -17,4 +19,19 @@ func seclude() error {
 		return fmt.Errorf("limiting core files: %w", err)
 	}
 	return nil
+}
+
+// host says what became of it. godebug is the environment's GODEBUG.
+func host(godebug string) doctor.Host {
+	h := doctor.Host{Godebug: godebug}
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return h
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		return h
+	}
+	h.Known, h.Dumpable, h.CoreLimit = true, dumpable != 0, limit.Max
+	return h
 }

@@ -38,6 +38,7 @@ func verbs() []verb {
 		{"decrypt", "--config FILE", "open for good what is sealed, before etcdseal is removed", decrypt},
 		{"reencrypt", "--config FILE", "seal values again, with a fresh data key", reencrypt},
 		{"verify", "--config FILE", "look for plaintext that should be sealed, in etcd or in its files", verify},
+		{"doctor", "--config FILE", "look at everything that etcdseal depends on, before it goes live", examine},
 		{"inspect", "--file FILE", "say what a stored value or record is, without any key", inspect},
 		{"rotate", "--config FILE [--yes]", "have all data keys wrapped by the KEKs' current versions", rotate},
 		{"status", "--config FILE", "say which KEKs and versions are needed, and which are safe to disable", status},

@@ -48,12 +48,15 @@ func serve(ctx context.Context, args []string, s streams) int {
 }
 
 // loadConfig reads a configuration file.
-func loadConfig(file string) (*config.Config, error) {
+func loadConfig(file string) (*config.Config, error) { return config.Load(file, knownMethods()...) }
+
+// knownMethods are the gRPC methods that the proxy knows.
+func knownMethods() []string {
 	var known []string
 	for _, m := range wire.Methods() {
 		known = append(known, m.Path)
 	}
-	return config.Load(file, known...)
+	return known
 }
 
 // newLogger returns a logger of JSON lines.

@@ -49,7 +49,7 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 		trace.Tries++
 		value, x, err := try(ctx, k, trace.ClientRequestID, do, discard)
 		last = k.judge(err, op, x)
-		trace.Status, trace.RequestID, trace.Code = x.status, x.vaultID, last.code()
+		trace.Status, trace.RequestID, trace.Code, trace.Date = x.status, x.vaultID, last.code(), x.date
 		if err == nil {
 			k.gate.pass()
 			return value, nil

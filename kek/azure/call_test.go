@@ -331,6 +331,10 @@ func TestTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := l.Calls()[0]
+	if off := time.Since(tr.Date); off < -time.Hour || off > time.Hour {
+		t.Errorf("the vault's clock says %v", tr.Date)
+	}
+	tr.Date = time.Time{}
 	want := kek.Trace{KeyID: l.vault.URL() + "/keys/etcd/" + w.Version, Status: 200, RequestID: call.RequestID, ClientRequestID: call.ClientRequestID, Tries: 1}
 	if *tr != want || len(tr.ClientRequestID) != 36 || call.UserAgent[:9] != "etcdseal " {
 		t.Errorf("got %+v, want %+v; the user agent is %q", *tr, want, call.UserAgent)
@@ -341,6 +345,7 @@ func TestTrace(t *testing.T) {
 	}
 	call = l.Calls()[1]
 	want = kek.Trace{KeyID: want.KeyID, Status: 403, Code: "Forbidden/ForbiddenByRbac", RequestID: call.RequestID, ClientRequestID: call.ClientRequestID, Tries: 1}
+	tr.Date = time.Time{}
 	if *tr != want {
 		t.Errorf("got %+v, want %+v", *tr, want)
 	}

@@ -93,10 +93,7 @@ func (k *KEK) settle(ctx context.Context) {
 	}
 	// The caller's trace is of the question for the version.
 	ctx = kek.WithTrace(ctx, &kek.Trace{})
-	rotated, err := call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (bool, error) {
-		answer, err := k.client.GetKeyRotationPolicy(ctx, k.config.Key, nil)
-		return rotates(answer.KeyRotationPolicy), err
-	}, nil)
+	rotated, err := k.Rotates(ctx)
 	if err == nil && !rotated {
 		after := fmt.Sprintf("P%dD", k.config.Managed.RotateAfter/day)
 		_, err = call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (struct{}, error) {
@@ -155,4 +152,45 @@ func plainLevel(level string) string {
 		return "unknown"
 	}
 	return level
+}
+
+// Properties are what a vault says of a key beside what it does with it.
+type Properties struct {
+	// Version is the latest version.
+	Version string
+	// Unusable is why that version cannot wrap; nil if it can.
+	Unusable error
+	// Expires is when it will only unwrap from then on; zero is never.
+	Expires time.Time
+	// Purgeable says that whoever has the right to purge can destroy the key for good
+	// while it is deleted: purge protection is off.
+	Purgeable bool
+	// Recoverable says that a key which was deleted can be recovered: soft delete is on.
+	Recoverable bool
+	// RecoveryLevel is the vault's own word for both.
+	RecoveryLevel string
+}
+
+// Properties asks the vault for its latest version of the key. It makes none and changes
+// nothing, and reading is no proof that the key may be used.
+func (k *KEK) Properties(ctx context.Context) (Properties, error) {
+	found, err := k.get(ctx, "")
+	if err != nil {
+		return Properties{}, err
+	}
+	_, unusable := found.usable(time.Now())
+	return Properties{
+		Version: found.id, Unusable: unusable, Expires: found.expires,
+		Purgeable: strings.Contains(found.recoveryLevel, "Purgeable"), Recoverable: strings.Contains(found.recoveryLevel, "Recoverable"),
+		RecoveryLevel: plainLevel(found.recoveryLevel),
+	}, nil
+}
+
+// Rotates asks the vault whether it makes new versions of the key by itself, for which the
+// identity needs a permission of its own.
+func (k *KEK) Rotates(ctx context.Context) (bool, error) {
+	return call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (bool, error) {
+		answer, err := k.client.GetKeyRotationPolicy(ctx, k.config.Key, nil)
+		return rotates(answer.KeyRotationPolicy), err
+	}, nil)
 }

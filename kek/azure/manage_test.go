@@ -133,3 +133,50 @@ func TestExpiryWarning(t *testing.T) {
 		t.Errorf("the log: %s", l.log)
 	}
 }
+
+// What a vault says of a key is asked without changing anything.
+func TestProperties(t *testing.T) {
+	for name, r := range map[string]struct {
+		protected bool
+		change    func(*emulator.Vault)
+		want      azure.Properties
+	}{
+		"protected":     {true, nil, azure.Properties{Recoverable: true, RecoveryLevel: "Recoverable"}},
+		"not protected": {false, nil, azure.Properties{Recoverable: true, Purgeable: true, RecoveryLevel: "Recoverable+Purgeable"}},
+		"expires": {true, func(v *emulator.Vault) { v.SetExpires("etcd", "", time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)) },
+			azure.Properties{Recoverable: true, RecoveryLevel: "Recoverable", Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLabAt(t, emulator.VaultConfig{Host: host, PurgeProtection: r.protected}, "RSA")
+			if r.change != nil {
+				r.change(l.vault)
+			}
+			k := l.open(t, nil)
+			got, err := k.Properties(t.Context())
+			r.want.Version = l.vault.Current("etcd")
+			if got.Expires = got.Expires.UTC(); err != nil || got != r.want {
+				t.Errorf("got %+v, %v, want %+v", got, err, r.want)
+			}
+			l.vault.SetEnabled("etcd", "", false)
+			if got, err := k.Properties(t.Context()); err != nil || got.Unusable == nil {
+				t.Errorf("switched off: %+v, %v", got, err)
+			}
+		})
+	}
+	l := newLabAt(t, emulator.VaultConfig{Host: host}, "")
+	_, err := l.open(t, managed).Properties(t.Context())
+	wants(t, "the properties of no key", err, kek.NotFound)
+	if n := l.Count(emulator.OpCreate); n != 0 {
+		t.Errorf("the key was made %d times", n)
+	}
+}
+
+func TestRotates(t *testing.T) {
+	l := newLab(t)
+	for _, want := range []bool{false, true} {
+		if got, err := l.open(t, nil).Rotates(t.Context()); err != nil || got != want {
+			t.Errorf("rotates: %v, %v, want %v", got, err, want)
+		}
+		version(t, l.open(t, managed)) // gives it a policy
+	}
+}

@@ -45,11 +45,12 @@ func silenceSDK() { azlog.SetListener(nil) }
 
 // exchange is what one try of a call leaves behind.
 type exchange struct {
-	requestID string // ours, the same for all requests of a call
-	status    int    // of the vault's last answer
-	vaultID   string // x-ms-request-id of the vault's last answer
-	failure   error  // why a request got no answer
-	login     bool   // the last request was to the login service
+	requestID string    // ours, the same for all requests of a call
+	status    int       // of the vault's last answer
+	vaultID   string    // x-ms-request-id of the vault's last answer
+	failure   error     // why a request got no answer
+	date      time.Time // of the vault's last answer, by its clock
+	login     bool      // the last request was to the login service
 }
 
 type exchangeKey struct{}
@@ -146,6 +147,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return answer, nil
 	}
 	x.status, x.vaultID = answer.StatusCode, plainID(answer.Header.Get("X-Ms-Request-Id"))
+	x.date, _ = http.ParseTime(answer.Header.Get("Date")) // the zero time if it says none
 	if answer.StatusCode == http.StatusUnauthorized {
 		if err := checkChallenge(answer.Header, t.vault); err != nil {
 			_ = answer.Body.Close() // nothing of it is used

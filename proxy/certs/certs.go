@@ -174,14 +174,28 @@ func (s *Source) read() (Material, error) {
 	return m, nil
 }
 
-// readPool reads CA certificates. Unlike x509.CertPool.AppendCertsFromPEM it refuses a file of which it does not understand every block: a CA that is
-// silently left out is found only when its first client is turned away.
+// readPool reads CA certificates.
 func readPool(file string) (*x509.CertPool, error) {
+	authorities, err := ReadAuthorities(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, cert := range authorities {
+		pool.AddCert(cert)
+	}
+	return pool, nil
+}
+
+// ReadAuthorities reads CA certificates, at least one. Unlike x509.CertPool.AppendCertsFromPEM it refuses a file of which it does not understand every
+// block: a CA that is silently left out is found only when its first client is turned away.
+func ReadAuthorities(file string) ([]*x509.Certificate, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	pool, n := x509.NewCertPool(), 0
+	var authorities []*x509.Certificate
+	n := 0
 	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
 		n++
 		if block.Type != "CERTIFICATE" {
@@ -191,13 +205,13 @@ func readPool(file string) (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parsing PEM block %d: %w", n, err)
 		}
-		pool.AddCert(cert)
+		authorities = append(authorities, cert)
 	}
 	// Decode skips a block that is cut off or damaged.
 	if begun := bytes.Count(content, []byte("-----BEGIN ")); n == 0 || n != begun {
 		return nil, fmt.Errorf("reading PEM blocks: %d of %d are whole", n, begun)
 	}
-	return pool, nil
+	return authorities, nil
 }
 
 // stat looks at the files. A file that cannot be looked at is nil, which is the same as nothing.

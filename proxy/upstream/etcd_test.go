@@ -25,7 +25,7 @@ func TestStateOfRealMembers(t *testing.T) {
 	}
 	leaders := 0
 	for i, s := range p.State() {
-		if s.Endpoint != members[i].endpoint || s.MemberID != uint64(members[i].Server.MemberID()) || s.ClusterID == 0 || s.Version == "" || s.Probed.IsZero() {
+		if s.Endpoint != members[i].endpoint || s.MemberID != uint64(members[i].Server.MemberID()) || s.ClusterID == 0 || s.Version == "" || s.Probed.IsZero() || s.DBSize < s.DBInUse || s.DBInUse == 0 || s.DBQuota < s.DBSize {
 			t.Errorf("state of member %d: %+v", i, s)
 		}
 		if s.IsLeader {

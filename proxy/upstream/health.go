@@ -94,6 +94,9 @@ type finding struct {
 	cluster uint64
 	leads   bool
 	alarms  []string
+	size    int64
+	inUse   int64
+	quota   int64
 	took    time.Duration
 }
 
@@ -116,6 +119,9 @@ type EndpointState struct {
 	ClusterID uint64
 	IsLeader  bool
 	Alarms    []string
+	// DBSize, DBInUse and DBQuota are of the member's database, in bytes, likewise: its file, what is not free in it, and what the file may grow to,
+	// which is 0 before etcd 3.6.
+	DBSize, DBInUse, DBQuota int64
 }
 
 // State returns a snapshot of all endpoints, in the order of the configuration.
@@ -127,6 +133,7 @@ func (p *Pool) State() []EndpointState {
 		states = append(states, EndpointState{
 			Endpoint: e.name, Health: e.health, Reason: e.finding.reason, Pairs: e.pairs, Probed: e.probed, Took: e.finding.took,
 			Version: e.finding.version, MemberID: e.finding.member, ClusterID: e.finding.cluster, IsLeader: e.finding.leads, Alarms: e.finding.alarms,
+			DBSize: e.finding.size, DBInUse: e.finding.inUse, DBQuota: e.finding.quota,
 		})
 	}
 	return states

@@ -137,6 +137,9 @@ func judge(resp *pb.StatusResponse, err error) finding {
 		cluster: resp.Header.GetClusterId(),
 		leads:   resp.Leader != 0 && resp.Leader == resp.Header.GetMemberId(),
 		alarms:  resp.Errors,
+		size:    resp.DbSize,
+		inUse:   resp.DbSizeInUse,
+		quota:   resp.DbSizeQuota,
 	}
 	switch {
 	case resp.IsLearner:
