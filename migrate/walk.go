@@ -118,10 +118,6 @@ func (w *walker) changes(ctx context.Context, watcher clientv3.Watcher, s span, 
 			case answer.Err() != nil:
 				return 0, answer.Err()
 			}
-			if answer.Header.Revision > at || len(answer.Events) > 0 {
-				at = answer.Header.Revision
-				stuck.Reset(w.engine.Patience)
-			}
 			for _, event := range answer.Events {
 				if event.Type == mvccpb.Event_PUT && event.Kv.ModRevision <= to {
 					if err := w.look(ctx, event.Kv, History); err != nil {
@@ -131,6 +127,10 @@ func (w *walker) changes(ctx context.Context, watcher clientv3.Watcher, s span, 
 				if event.Kv.ModRevision > to {
 					return 0, nil
 				}
+			}
+			if answer.Header.Revision > at || len(answer.Events) > 0 {
+				at = answer.Header.Revision
+				stuck.Reset(w.engine.Patience)
 			}
 			if answer.IsProgressNotify() && answer.Header.Revision >= to {
 				return 0, nil
