@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
@@ -102,7 +103,14 @@ func inside(prefix string, prefixes []string) []string {
 func (e *Engine) countAt(ctx context.Context, s span, revision *int64) (n int64, err error) {
 	r := &run{engine: e}
 	err = r.insist(ctx, func(ctx context.Context) error {
-		answer, err := e.KV.Get(ctx, s.key, clientv3.WithRange(s.end), clientv3.WithCountOnly(), clientv3.WithRev(*revision))
+		count := func() (*clientv3.GetResponse, error) {
+			return e.KV.Get(ctx, s.key, clientv3.WithRange(s.end), clientv3.WithCountOnly(), clientv3.WithRev(*revision))
+		}
+		answer, err := count()
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			*revision = 0
+			answer, err = count()
+		}
 		if err != nil {
 			return err
 		}
