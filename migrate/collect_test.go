@@ -356,54 +356,71 @@ func TestCollectStrange(t *testing.T) {
 }
 
 // TestCollectAmongWriters has running processes, which think that their DEKs are good for
-// months yet, write and delete values, and somebody compact, while records are collected
-// again and again as if the DEKs had ended. No value may be left that cannot be opened.
+// months yet, write values in the moments of removals, as if the DEKs had ended. No value
+// may be left that cannot be opened.
 func TestCollectAmongWriters(t *testing.T) {
 	l := newLab(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var writers sync.WaitGroup
 	defer func() { stop(); writers.Wait() }()
+	var signals []chan struct{}
 	for w := range 3 {
 		p := l.process()
+		l.dek(p)
+		signal := make(chan struct{}, 1)
+		signals = append(signals, signal)
 		writers.Go(func() { _ = p.manager.Run(ctx) })
 		writers.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
-				at := fmt.Sprintf("%s%d/%d", prefix, w, i%7)
-				key, err := p.sealer.Key(ctx)
-				if err != nil {
-					continue // its record was removed in the moment when it was made
+			for i := 0; ; i++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-signal:
 				}
-				_, _ = l.client.Put(ctx, at, sealed(key, at))
-				if i%7 != 6 {
-					_, _ = l.client.Delete(ctx, at)
-				}
-				if i%50 == 49 {
-					answer, err := l.client.Delete(ctx, prefix, clientv3.WithPrefix())
-					if err == nil {
-						_, _ = l.client.Compact(ctx, answer.Header.Revision)
-					}
+				at := fmt.Sprintf("%s%d/%d", prefix, w, i)
+				if key, err := p.sealer.Key(ctx); err == nil { // else its record was removed in the moment when it was made
+					_, _ = l.client.Put(ctx, at, sealed(key, at))
 				}
 			}
 		})
 	}
-	counts := map[migrate.Fate]int{}
-	c := l.collector(l.process(), func(c *migrate.CollectorConfig) { c.Settle = 500 * time.Millisecond })
-	for range 6 {
-		plan, err := c.Plan(ctx)
-		if err == nil {
-			err = c.Collect(ctx, plan)
+	write := func(w int) {
+		select {
+		case signals[w%len(signals)] <- struct{}{}:
+		default: // it is at it
 		}
-		if err != nil || plan.Unchecked != nil {
+	}
+	n := 0
+	g := &grave{Burier: l.process().store.(dek.Burier)}
+	g.before = func() error { n++; write(n); return nil }
+	g.after = func() error { write(n + 1); return nil }
+	reader := l.process()
+	c := l.collector(reader, func(c *migrate.CollectorConfig) { c.Store, c.Settle = g, time.Second })
+	counts := map[migrate.Fate]int{}
+	for round := range 6 {
+		if _, err := l.client.Delete(ctx, prefix, clientv3.WithPrefix()); err != nil {
+			t.Fatal(err)
+		}
+		l.compact()
+		plan, err := c.Plan(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round%2 == 1 {
+			g.claimed = func() { write(round) }
+		}
+		if err := c.Collect(ctx, plan); err != nil || plan.Unchecked != nil {
 			t.Fatal(err, plan)
 		}
 		for _, r := range plan.Records {
 			counts[r.Fate]++
 		}
+		if got := l.verify(l.engine(l.process(), true), false); len(got) != 0 {
+			t.Fatalf("values that cannot be opened: %v", got)
+		}
 	}
-	stop()
-	writers.Wait()
+	if counts[migrate.FateBuried] == 0 || counts[migrate.FatePutBack]+counts[migrate.FateUsed] == 0 {
+		t.Errorf("nothing was raced for: %v", counts)
+	}
 	t.Log(counts)
-	if got := l.verify(l.engine(l.process(), true), false); len(got) != 0 {
-		t.Errorf("values that cannot be opened: %v", got)
-	}
 }
