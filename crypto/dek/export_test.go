@@ -267,7 +267,9 @@ func TestImportUndo(t *testing.T) {
 		}
 		var audited []dek.Event
 		undo := dek.ImportOptions{Undo: []envelope.ID{id}}
-		if got := w.imports(e, undo, func(c *dek.Config) { c.Auditor = auditor(func(ev dek.Event) error { audited = append(audited, ev); return nil }) }); got.Action != dek.ImportExhumed {
+		if got := w.imports(e, undo, func(c *dek.Config) {
+			c.Auditor = auditor(func(ev dek.Event) error { audited = append(audited, ev); return nil })
+		}); got.Action != dek.ImportExhumed {
 			t.Fatalf("%s: %v", got.Action, got.Err)
 		}
 		want := []dek.Event{{Kind: dek.EventImport, DEK: id, KEK: main, Version: "1", Why: "undo gc"}}
