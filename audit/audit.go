@@ -37,6 +37,8 @@ const (
 	OpDeny    = "deny"    // a DEK stops sealing
 	OpRestore = "restore" // a DEK that had stopped seals again
 	OpDrop    = "drop"    // an opened DEK is forgotten
+	OpBury    = "bury"    // a DEK's record is removed from the keyring for good
+	OpImport  = "import"  // a DEK's record, or a wrapping of it, is put into the keyring from outside
 	OpResume  = "resume"  // lines were lost before this one
 )
 

@@ -12,6 +12,7 @@ const (
 	WhyCacheMiss     Why = "cache miss"     // a value is to be opened whose DEK is not at hand
 	WhyChangedRecord Why = "changed record" // somebody else changed a DEK's wrappings
 	WhyRotation      Why = "rotation"       // a DEK is to be wrapped by another KEK, or version of it
+	WhyImport        Why = "import"         // a record is to be put into the keyring from outside
 	WhyHealthCheck   Why = "health check"   // whether the key may still be used is found out
 )
 

@@ -193,6 +193,12 @@ func New(c Config) (*Engine, error) {
 	if c.Rate < 0 || c.Quota < 0 {
 		return nil, errors.New("making engine: the rate or the quota is negative")
 	}
+	c.complete()
+	return &Engine{Config: c, rules: newRuleSet(c.Rules, c.Reserved)}, nil
+}
+
+// complete fills in the defaults.
+func (c *Config) complete() {
 	setDefault(&c.Quota, DefaultQuota)
 	setDefault(&c.Patience, DefaultPatience)
 	setDefault(&c.Timeout, DefaultTimeout)
@@ -206,7 +212,6 @@ func New(c Config) (*Engine, error) {
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}
 	}
-	return &Engine{Config: c, rules: newRuleSet(c.Rules, c.Reserved)}, nil
 }
 
 func setDefault[T comparable](field *T, value T) {

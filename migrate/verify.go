@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
@@ -59,21 +58,21 @@ func (e *Engine) Verify(ctx context.Context, prefix string, history bool, found 
 		return v.result, fmt.Errorf("verify: %w that says `seal: true` is about keys that begin with %q", ErrNoRule, prefix)
 	}
 	spans := e.rules.spans(prefix)
-	r := &run{engine: e, result: &Result{}}
+	w := &walker{engine: e, look: v.look}
 	for _, s := range spans {
-		if _, err := r.count(ctx, s); err != nil {
+		revision, err := w.live(ctx, s, 0)
+		if err != nil {
 			return v.result, fmt.Errorf("verify: %w", err)
 		}
-		if err := v.state(ctx, r, s, Live); err != nil {
-			return v.result, fmt.Errorf("verify: %w", err)
-		}
+		v.result.Revision = revision
 	}
-	v.result.Revision = r.result.Revision
 	if !history {
 		return v.result, nil
 	}
 	for _, s := range spans {
-		if err := v.history(ctx, s); err != nil {
+		compacted, to, err := w.history(ctx, s, 1)
+		v.result.Compacted, v.result.Revision = compacted, max(to, v.result.Revision)
+		if err != nil {
 			return v.result, fmt.Errorf("verify: reading history: %w", err)
 		}
 	}
@@ -84,21 +83,6 @@ type verifier struct {
 	engine *Engine
 	found  func(Finding)
 	result *Verified
-}
-
-// state looks at a range as it is at r's revision.
-func (v *verifier) state(ctx context.Context, r *run, s span, place Place) error {
-	progress := Progress{Pass: 1}
-	return r.pages(ctx, s, func(kvs []*mvccpb.KeyValue) error {
-		for _, kv := range kvs {
-			if err := v.look(ctx, kv, place); err != nil {
-				return err
-			}
-		}
-		progress.Scanned += int64(len(kvs))
-		v.engine.Progress(progress)
-		return nil
-	})
 }
 
 // look judges one value.
@@ -138,83 +122,4 @@ func (e *Engine) opens(ctx context.Context, kv *mvccpb.KeyValue) error {
 	plain, err := key.OpenTo(nil, kv.Value, kv.Key)
 	clear(plain)
 	return err
-}
-
-// askEvery is how often a watch is asked how far it is.
-const askEvery = 100 * time.Millisecond
-
-// errNoWatcher says that history cannot be read.
-var errNoWatcher = errors.New("there is no watcher")
-
-// history looks at a range as it was when etcd was compacted, and at each change since.
-func (v *verifier) history(ctx context.Context, s span) error {
-	watcher, ok := v.engine.KV.(clientv3.Watcher)
-	if !ok {
-		return errNoWatcher
-	}
-	latest, err := v.engine.KV.Get(ctx, s.key, clientv3.WithCountOnly())
-	if err != nil {
-		return err
-	}
-	target := latest.Header.Revision
-	for from := int64(1); ; {
-		compacted, err := v.changes(ctx, watcher, s, from, target)
-		if err != nil || compacted == 0 {
-			v.result.Compacted, v.result.Revision = max(from-1, 0), max(target, v.result.Revision)
-			return err
-		}
-		// What was there at that revision is retained, and so is all that came after.
-		r := &run{engine: v.engine, result: &Result{Revision: compacted}}
-		if err := v.state(ctx, r, s, History); err != nil {
-			return err
-		}
-		from = compacted + 1
-		if compacted >= target {
-			v.result.Compacted = compacted
-			return nil
-		}
-	}
-}
-
-// changes looks at what was written to a range from one revision to another, both
-// included. If etcd has been compacted after the first, it looks at nothing, or not at
-// all, and returns that revision.
-func (v *verifier) changes(ctx context.Context, watcher clientv3.Watcher, s span, from, to int64) (compacted int64, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes := watcher.Watch(ctx, s.key, clientv3.WithRange(s.end), clientv3.WithRev(from), clientv3.WithCreatedNotify(), clientv3.WithFragment())
-	ask := time.NewTicker(askEvery)
-	defer ask.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-ask.C:
-			if err := watcher.RequestProgress(ctx); err != nil {
-				return 0, err
-			}
-		case answer, ok := <-changes:
-			switch {
-			case !ok:
-				return 0, errors.New("the watch ended")
-			case answer.CompactRevision > 0:
-				return answer.CompactRevision, nil
-			case answer.Err() != nil:
-				return 0, answer.Err()
-			}
-			for _, event := range answer.Events {
-				if event.Type == mvccpb.Event_PUT && event.Kv.ModRevision <= to {
-					if err := v.look(ctx, event.Kv, History); err != nil {
-						return 0, err
-					}
-				}
-				if event.Kv.ModRevision > to {
-					return 0, nil
-				}
-			}
-			if answer.IsProgressNotify() && answer.Header.Revision >= to {
-				return 0, nil
-			}
-		}
-	}
 }

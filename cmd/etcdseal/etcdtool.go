@@ -31,11 +31,9 @@ func openEtcdTool(ctx context.Context, file string, stdout io.Writer, logger *sl
 			t.close()
 		}
 	}()
-	t.client, err = migrate.Dial(migrate.DialConfig{Endpoints: d.config.Etcd.Endpoints, Credentials: d.upstream.Credentials(), Tokens: d.upstream})
-	if err != nil {
+	if t.client, err = d.dialEtcd(); err != nil {
 		return nil, err
 	}
-	d.onClose(t.client.Close)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
 	for _, part := range []func(context.Context) error{d.upstream.Run, d.keyring.Run} {
@@ -47,6 +45,43 @@ func openEtcdTool(ctx context.Context, file string, stdout io.Writer, logger *sl
 	}
 	t.end = func() { end(); parts.Wait() }
 	return t, nil
+}
+
+// dialEtcd returns a client of etcd with the proxy's own identity, which is closed with
+// the daemon.
+func (d *daemon) dialEtcd() (*migrate.Client, error) {
+	client, err := migrate.Dial(migrate.DialConfig{Endpoints: d.config.Etcd.Endpoints, Credentials: d.upstream.Credentials(), Tokens: d.upstream})
+	if err != nil {
+		return nil, err
+	}
+	d.onClose(client.Close)
+	return client, nil
+}
+
+// openKeyless opens what there is without any KEK: the audit log, the keyring's store and
+// a client of etcd. Nothing goes on beside. The caller closes the tool.
+func openKeyless(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *etcdTool, err error) {
+	cfg, err := loadConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	t := &etcdTool{daemon: &daemon{file: file, config: cfg, logger: logger, stdout: stdout}, end: func() {}}
+	defer func() {
+		if err != nil {
+			t.close()
+		}
+	}()
+	for _, open := range []func(context.Context) error{t.openAudit, t.openUpstream} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if t.store, err = openStore(cfg, t.upstream); err != nil {
+		return nil, err
+	}
+	t.onClose(t.store.Close)
+	t.client, err = t.dialEtcd()
+	return t, err
 }
 
 func (t *etcdTool) close() {

@@ -21,7 +21,7 @@ const maxInspected = 64 << 20
 
 // inspected says what a value is. It never holds a plaintext.
 type inspected struct {
-	Kind      string     `json:"kind"` // envelope, record, plaintext, kubernetes encryption, empty
+	Kind      string     `json:"kind"` // envelope, record, tombstone, keyring export, plaintext, kubernetes encryption, empty
 	Bytes     int        `json:"bytes"`
 	DEK       string     `json:"dek,omitempty"`
 	Plaintext int        `json:"plaintextBytes,omitempty"`
@@ -29,14 +29,25 @@ type inspected struct {
 	Created   *time.Time `json:"created,omitempty"`
 	SealUntil *time.Time `json:"sealUntil,omitempty"`
 	Wrappings []wrapping `json:"wrappings,omitempty"`
+	Dropped   []wrapping `json:"dropped,omitempty"` // wrappings that a record had once
+	Buried    *time.Time `json:"buried,omitempty"`
+	Exported  *time.Time `json:"exported,omitempty"`
+	Records   []part     `json:"records,omitempty"` // of an export
 	Detail    string     `json:"detail,omitempty"`
 	Error     string     `json:"error,omitempty"`
 }
 
 type wrapping struct {
-	KEK       string `json:"kek"`
-	Version   string `json:"version"`
-	Algorithm string `json:"algorithm"`
+	KEK       string     `json:"kek"`
+	Version   string     `json:"version"`
+	Algorithm string     `json:"algorithm,omitempty"`
+	At        *time.Time `json:"at,omitempty"` // when it was made or dropped, if the record says so
+}
+
+// part is a record within something larger.
+type part struct {
+	ID string `json:"id"`
+	inspected
 }
 
 // inspect carries out `etcdseal inspect`: it says what a stored value is, without any key.
@@ -85,7 +96,7 @@ func readValue(file string, s streams) ([]byte, error) {
 }
 
 func fetchValue(ctx context.Context, cfg, key string, s streams) ([]byte, error) {
-	t, err := openEtcdTool(ctx, cfg, s.err, toolLogger(s.err))
+	t, err := openKeyless(ctx, cfg, s.err, toolLogger(s.err))
 	if err != nil {
 		return nil, err
 	}
@@ -116,17 +127,12 @@ func inspectValue(value []byte) inspected {
 			return in
 		}
 		in.DEK, in.Plaintext = id.String(), len(value)-envelope.Overhead
-	case bytes.HasPrefix(value, []byte(`{"version":`)) && bytes.Contains(value, []byte(`"wrappings":`)):
-		in.Kind = "record"
-		r, err := dek.ParseRecord(value)
-		if err != nil {
-			in.Error = err.Error()
-			return in
-		}
-		in.DEK, in.Keyring, in.Created, in.SealUntil = r.ID.String(), r.Keyring, &r.Created, &r.SealUntil
-		for _, w := range r.Wrappings {
-			in.Wrappings = append(in.Wrappings, wrapping{w.KEK, w.Version, w.Algorithm})
-		}
+	case isObject(value, "wrappings"):
+		in.record(value)
+	case isObject(value, "buried"):
+		in.tombstone(value)
+	case isObject(value, "exported"):
+		in.export(value)
 	case bytes.HasPrefix(value, []byte("k8s:enc:")):
 		in.Kind = "kubernetes encryption"
 		if parts := strings.SplitN(string(value[:min(len(value), 128)]), ":", 5); len(parts) == 5 { // k8s:enc:PROVIDER:VERSION:...
@@ -136,6 +142,62 @@ func inspectValue(value []byte) inspected {
 		in.Kind = "plaintext"
 	}
 	return in
+}
+
+// isObject reports whether a value looks like one of etcdseal's JSON objects, by a member
+// that no other of them has.
+func isObject(value []byte, member string) bool {
+	begin := bytes.TrimLeft(value[:min(len(value), 64)], " \t\r\n{")
+	return value[0] == '{' && bytes.HasPrefix(begin, []byte(`"version":`)) && bytes.Contains(value, []byte(`"`+member+`":`))
+}
+
+func (in *inspected) record(value []byte) {
+	in.Kind = "record"
+	r, err := dek.ParseRecord(value)
+	if err != nil {
+		in.Error = err.Error()
+		return
+	}
+	in.DEK, in.Keyring, in.Created, in.SealUntil = r.ID.String(), r.Keyring, &r.Created, &r.SealUntil
+	for _, w := range r.Wrappings {
+		one := wrapping{KEK: w.KEK, Version: w.Version, Algorithm: w.Algorithm}
+		if !w.Wrapped.IsZero() {
+			one.At = &w.Wrapped
+		}
+		in.Wrappings = append(in.Wrappings, one)
+	}
+	for _, d := range r.Dropped {
+		in.Dropped = append(in.Dropped, wrapping{KEK: d.KEK, Version: d.Version, At: &d.At})
+	}
+}
+
+func (in *inspected) tombstone(value []byte) {
+	in.Kind = "tombstone"
+	t, err := dek.ParseTombstone(value)
+	if err != nil {
+		in.Error = err.Error()
+		return
+	}
+	in.DEK, in.Keyring, in.Buried = t.ID.String(), t.Keyring, &t.Buried
+}
+
+func (in *inspected) export(value []byte) {
+	in.Kind = "keyring export"
+	e, err := dek.ParseExport(value)
+	if err != nil {
+		in.Error = err.Error()
+		return
+	}
+	in.Keyring, in.Exported = e.Keyring, &e.Exported
+	in.Detail = fmt.Sprintf("revision %d, %d tombstones", e.Revision, len(e.Tombstones))
+	for _, r := range e.Records {
+		one := part{ID: r.ID.String(), inspected: inspected{Bytes: len(r.Data)}}
+		one.record(r.Data)
+		if one.Error != "" {
+			in.Error = "a record in it cannot be read"
+		}
+		in.Records = append(in.Records, one)
+	}
 }
 
 // printInspected prints it and returns the exit status.
@@ -155,13 +217,27 @@ func printInspected(s streams, in inspected, output string) int {
 			fmt.Fprintf(s.out, "  plaintext  %d bytes\n", in.Plaintext)
 		}
 		if in.Keyring != "" {
-			fmt.Fprintf(s.out, "  keyring    %s\n  created    %s\n  sealUntil  %s\n", in.Keyring, in.Created.Format(time.RFC3339), in.SealUntil.Format(time.RFC3339))
+			fmt.Fprintf(s.out, "  keyring    %s\n", in.Keyring)
+		}
+		for _, at := range []struct {
+			name string
+			time *time.Time
+		}{{"created", in.Created}, {"sealUntil", in.SealUntil}, {"buried", in.Buried}, {"exported", in.Exported}} {
+			if at.time != nil {
+				fmt.Fprintf(s.out, "  %-9s  %s\n", at.name, at.time.Format(time.RFC3339))
+			}
 		}
 		for _, w := range in.Wrappings {
 			fmt.Fprintf(s.out, "  wrapping   KEK %q version %q, %s\n", w.KEK, w.Version, w.Algorithm)
 		}
+		for _, w := range in.Dropped {
+			fmt.Fprintf(s.out, "  dropped    KEK %q version %q, %s\n", w.KEK, w.Version, w.At.Format(time.RFC3339))
+		}
 		if in.Detail != "" {
-			fmt.Fprintf(s.out, "  provider   %q\n", in.Detail)
+			fmt.Fprintf(s.out, "  detail     %q\n", in.Detail)
+		}
+		for _, r := range in.Records {
+			fmt.Fprintf(s.out, "  record     %s, %d bytes%s\n", r.ID, r.Bytes, wrong(r.Error))
 		}
 		if in.Error != "" {
 			fmt.Fprintf(s.out, "  wrong      %s\n", in.Error)
@@ -171,4 +247,11 @@ func printInspected(s streams, in inspected, output string) int {
 		return exitFound
 	}
 	return exitDone
+}
+
+func wrong(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
 }

@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			"opens":   command(1, (*lab).opens),
 			"stored":  command(1, (*lab).stored),
 			"direct":  command(2, (*lab).direct),
+			"remove":  command(1, (*lab).remove),
 			"dek":     command(1, (*lab).dek),
 			"failing": command(1, (*lab).failing),
 			"refused": command(1, (*lab).refused),

@@ -21,6 +21,14 @@ func (l *lab) direct(ts *testscript.TestScript, args []string) {
 	})
 }
 
+// remove deletes a key from etcd itself.
+func (l *lab) remove(ts *testscript.TestScript, args []string) {
+	l.call(ts, l.etcd, func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Delete(ctx, args[0])
+		return err
+	})
+}
+
 // dek puts the id of the DEK of a sealed value into $DEK.
 func (l *lab) dek(ts *testscript.TestScript, args []string) {
 	l.call(ts, l.etcd, func(ctx context.Context, client *clientv3.Client) error {

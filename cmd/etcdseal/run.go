@@ -41,7 +41,11 @@ func verbs() []verb {
 		{"doctor", "--config FILE", "look at everything that etcdseal depends on, before it goes live", examine},
 		{"inspect", "--file FILE", "say what a stored value or record is, without any key", inspect},
 		{"rotate", "--config FILE [--yes]", "have all data keys wrapped by the KEKs' current versions", rotate},
-		{"status", "--config FILE", "say which KEKs and versions are needed, and which are safe to disable", status},
+		{"status", "--config FILE", "say what is sealed, by which data keys, and which KEK versions are safe to disable", status},
+		{"keyring list", "--config FILE", "list the keyring's records and tombstones, without any key", listKeyring},
+		{"keyring export", "--config FILE", "write all wrapped records to a file, for escrow", exportKeyring},
+		{"keyring import", "--config FILE", "put records of an export back that are missing", importKeyring},
+		{"keyring gc", "--config FILE", "remove the records of data keys that nothing needs any more", collectKeyring},
 		{"keyring new-kek", "--out FILE", "make a local key-encryption key", newKEK},
 		{"version", "", "say which build this is", printVersion},
 	}

@@ -13,10 +13,11 @@ import (
 	"github.com/etcdseal/etcdseal/crypto/dek"
 )
 
-// status carries out `etcdseal status`: it says which KEKs and versions of them the
-// keyring needs.
+// status carries out `etcdseal status`: it says what is under the rules, which DEKs there
+// are, and which KEKs and versions of them the keyring needs.
 func status(ctx context.Context, args []string, s streams) int {
 	flags := newToolFlags("status")
+	scan := flags.set.Bool("scan", false, "read and open every value under the rules, to count what is sealed, plaintext and undecryptable")
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
@@ -29,14 +30,22 @@ func status(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return fail(s, err)
 	}
-	code := exitDone
-	if len(found.Missing)+len(found.Strange)+len(found.Unreadable)+len(found.KEKs) > 0 {
+	values := d.survey(ctx, *scan)
+	code := values.status()
+	if code == exitDone && len(found.Missing)+len(found.Strange)+len(found.Unreadable)+len(found.KEKs) > 0 {
 		code = exitFound
 	}
+	now := time.Now()
 	if *flags.output == outputJSON {
-		return finish(s, code, printJSON(s.out, newStatusOutput(found)))
+		out := newStatusOutput(found)
+		values.fill(&out, found, now)
+		return finish(s, code, printJSON(s.out, out))
 	}
-	return finish(s, code, printStatus(s.out, found))
+	err = printStatus(s.out, found)
+	if err == nil {
+		err = values.print(s.out, found, now)
+	}
+	return finish(s, code, err)
 }
 
 // printStatus prints a keyring's status as a table.
@@ -118,6 +127,7 @@ type statusOutput struct {
 	Unreadable []string              `json:"unreadable"`
 	Unknown    []unknownOutput       `json:"unknown"`
 	KEKs       []kekErrorOutput      `json:"kekErrors"`
+	valuesOutput
 }
 
 type versionStatusOutput struct {

@@ -39,6 +39,8 @@ const (
 	EventDeny    EventKind = "deny"    // the DEK stops sealing: its KEKs say no, or were silent for too long
 	EventRestore EventKind = "restore" // the DEK seals again
 	EventDrop    EventKind = "drop"    // the opened DEK is forgotten
+	EventBury    EventKind = "bury"    // the record is removed for good, and a tombstone left
+	EventImport  EventKind = "import"  // a record is put in, put back, or gets wrappings, from an export
 )
 
 // nopAuditor writes nothing.

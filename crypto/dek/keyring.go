@@ -124,15 +124,17 @@ func (m *Manager) observe(r Stored) {
 }
 
 // check parses a record and says what is wrong with it.
-func (m *Manager) check(r Stored) (*Record, error) {
+func (m *Manager) check(r Stored) (*Record, error) { return checkRecord(r, m.config.Keyring) }
+
+func checkRecord(r Stored, keyring string) (*Record, error) {
 	record, err := ParseRecord(r.Data)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrBadRecord, err)
 	case record.ID != r.ID:
 		return nil, fmt.Errorf("%w: it is DEK %s's", ErrBadRecord, record.ID)
-	case record.Keyring != m.config.Keyring:
-		return nil, fmt.Errorf("%w: it is of the keyring %.64q, this one is %q", ErrBadRecord, record.Keyring, m.config.Keyring)
+	case record.Keyring != keyring:
+		return nil, fmt.Errorf("%w: it is of the keyring %.64q, this one is %q", ErrBadRecord, record.Keyring, keyring)
 	}
 	return record, nil
 }

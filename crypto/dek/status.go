@@ -17,6 +17,7 @@ type Status struct {
 	Records    int // those that can be read
 	Tombstones int
 	Versions   []VersionStatus // ordered by KEK, the current version first
+	DEKs       []DEKStatus     // of the records that can be read, ordered by id
 	// Missing are the records that a KEK of their rules does not wrap.
 	Missing []MissingWrapping
 	// Strange are the records that this configuration cannot make anything of.
@@ -25,6 +26,21 @@ type Status struct {
 	Unreadable []envelope.ID
 	// KEKs are those that did not say which version they have.
 	KEKs []KEKError
+}
+
+// DEKStatus is one record.
+type DEKStatus struct {
+	ID                 envelope.ID
+	Created, SealUntil time.Time
+	Wrappings          []KEKVersion // in the order of the record
+}
+
+func newDEKStatus(r *Record) DEKStatus {
+	s := DEKStatus{ID: r.ID, Created: r.Created, SealUntil: r.SealUntil}
+	for _, w := range r.Wrappings {
+		s.Wrappings = append(s.Wrappings, KEKVersion{w.KEK, w.Version})
+	}
+	return s
 }
 
 // MissingWrapping is a DEK that a KEK of its rules does not wrap.
@@ -104,6 +120,7 @@ func (c *counting) version(name, version string) *VersionStatus {
 }
 
 func (c *counting) record(r *Record) {
+	c.out.DEKs = append(c.out.DEKs, newDEKStatus(r))
 	if !c.m.wraps.canOpen(r, nobody) {
 		c.out.Unreadable = append(c.out.Unreadable, r.ID)
 	}

@@ -80,6 +80,11 @@ type Burier interface {
 	// Bury puts a tombstone in the place of the record that has a revision.
 	// It fails with ErrConflict if there is no such record.
 	Bury(ctx context.Context, id envelope.ID, tombstone []byte, revision int64) error
+
+	// Exhume undoes Bury: it puts a record in the place of the tombstone and returns
+	// its revision. It fails with ErrNotFound if there is no tombstone, and with
+	// ErrExists if there is a record.
+	Exhume(ctx context.Context, id envelope.ID, data []byte) (revision int64, err error)
 }
 
 // Stored is a record as a Store has it.
@@ -93,6 +98,9 @@ type Stored struct {
 type Change struct {
 	// Whole says that this is everything: what is not in it does not exist.
 	Whole bool
+	// Revision is the store's at the time when it was read, if Whole is set and the
+	// Store counts them; else 0.
+	Revision int64
 	// Records are there, in no order.
 	Records []Stored
 	// Gone are the records that were removed. Empty if Whole is set.

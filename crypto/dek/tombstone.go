@@ -1,7 +1,9 @@
 package dek
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,4 +39,29 @@ func (t *Tombstone) Marshal() ([]byte, error) {
 		return nil, fmt.Errorf("encoding tombstone: %w", err)
 	}
 	return data, nil
+}
+
+// ParseTombstone reads what Marshal writes and nothing else. Only people need it: a
+// tombstone counts whatever it says.
+func ParseTombstone(data []byte) (*Tombstone, error) {
+	var j tombstoneJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return nil, errors.New("parsing tombstone: it is not a JSON object, or a member has the wrong type") // err quotes what it read
+	}
+	if j.Version != RecordVersion {
+		return nil, fmt.Errorf("parsing tombstone: its format version %d is unknown, this etcdseal knows version %d only", j.Version, RecordVersion)
+	}
+	id, err := envelope.ParseID(j.ID)
+	if err != nil {
+		return nil, fmt.Errorf("parsing tombstone: %w", err)
+	}
+	t := &Tombstone{ID: id, Keyring: j.Keyring, Buried: j.Buried}
+	again, err := t.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("parsing tombstone: %w", err)
+	}
+	if !bytes.Equal(again, data) {
+		return nil, errors.New("parsing tombstone: it is not in the exact form of the format")
+	}
+	return t, nil
 }

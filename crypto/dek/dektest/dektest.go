@@ -63,6 +63,8 @@ var checks = []check{
 	{"bury", checkBury},
 	{"bury compares the revision", checkBuryConflict},
 	{"watch sees a burial", checkWatchBurial},
+	{"exhume undoes a burial", checkExhume},
+	{"watch sees what was exhumed", checkWatchExhumed},
 }
 
 // ID returns an id that stands for nothing, another for each n.

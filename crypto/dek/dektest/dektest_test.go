@@ -38,6 +38,7 @@ func TestBrokenStores(t *testing.T) {
 		{"watch begins with everything", &broken{Memory: NewMemory(), list: func(c dek.Change) dek.Change { c.Whole = false; return c }}},
 		{"watch begins with everything", &broken{Memory: NewMemory(), list: func(c dek.Change) dek.Change { c.Records = nil; return c }}},
 		{"bury", &broken{Memory: NewMemory(), list: func(c dek.Change) dek.Change { c.Tombstones = nil; return c }}},
+		{"exhume undoes a burial", &broken{Memory: NewMemory(), list: func(c dek.Change) dek.Change { c.Records = nil; return c }}},
 		{"bury compares the revision", &broken{Memory: NewMemory(), blind: true}},
 	}
 	for _, tt := range tests {

@@ -119,6 +119,20 @@ func (s *Memory) Bury(_ context.Context, id envelope.ID, _ []byte, revision int6
 	return nil
 }
 
+// Exhume implements dek.Burier.
+func (s *Memory) Exhume(_ context.Context, id envelope.ID, data []byte) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.state.records[id]; ok {
+		return 0, dek.ErrExists
+	}
+	if !s.state.tombstones[id] {
+		return 0, dek.ErrNotFound
+	}
+	delete(s.state.tombstones, id)
+	return s.put(id, data), nil
+}
+
 // Watch implements dek.Store.
 func (s *Memory) Watch(ctx context.Context, resync <-chan struct{}, f func(dek.Change)) error {
 	var next int
@@ -257,6 +271,7 @@ func (s *Memory) do(ctx context.Context, op string, do func()) error {
 func (s *Memory) whole() dek.Change {
 	return dek.Change{
 		Whole:      true,
+		Revision:   s.revision,
 		Records:    slices.Collect(maps.Values(s.state.records)),
 		Tombstones: slices.Collect(maps.Keys(s.state.tombstones)),
 	}

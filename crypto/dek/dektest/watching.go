@@ -201,3 +201,53 @@ func checkWatchBurial(s *subject) error {
 	}
 	return w.until(func() bool { return w.tombstones[ID(1)] && w.records[ID(1)] == "" })
 }
+
+func checkExhume(s *subject) error {
+	a, ok := s.a.(dek.Burier)
+	if !ok {
+		return nil
+	}
+	if _, err := a.Exhume(s.ctx, ID(1), Record(ID(1), 1)); !errors.Is(err, dek.ErrNotFound) {
+		return fmt.Errorf("Exhume where there is nothing: got %v, want ErrNotFound", err)
+	}
+	revision, err := a.Create(s.ctx, ID(1), Record(ID(1), 1))
+	if err != nil {
+		return fmt.Errorf("Create: %w", err)
+	}
+	if _, err := a.Exhume(s.ctx, ID(1), Record(ID(1), 2)); !errors.Is(err, dek.ErrExists) {
+		return fmt.Errorf("Exhume of a record that is there: got %v, want ErrExists", err)
+	}
+	if err := a.Bury(s.ctx, ID(1), []byte("{}"), revision); err != nil {
+		return fmt.Errorf("Bury: %w", err)
+	}
+	if revision, err = a.Exhume(s.ctx, ID(1), Record(ID(1), 3)); err != nil {
+		return fmt.Errorf("Exhume: %w", err)
+	}
+	return errors.Join(
+		wantRecord(s, s.b, ID(1), Record(ID(1), 3), revision),
+		wantList(s, s.b, dek.Change{Whole: true, Records: []dek.Stored{{ID: ID(1), Data: Record(ID(1), 3), Revision: revision}}}),
+	)
+}
+
+func checkWatchExhumed(s *subject) error {
+	a, ok := s.a.(dek.Burier)
+	if !ok {
+		return nil
+	}
+	revision, err := a.Create(s.ctx, ID(1), Record(ID(1), 1))
+	if err != nil {
+		return fmt.Errorf("Create: %w", err)
+	}
+	if err := a.Bury(s.ctx, ID(1), []byte("{}"), revision); err != nil {
+		return fmt.Errorf("Bury: %w", err)
+	}
+	w, err := s.watch(s.b)
+	defer w.cancel()
+	if err != nil {
+		return err
+	}
+	if _, err := a.Exhume(s.ctx, ID(1), Record(ID(1), 2)); err != nil {
+		return fmt.Errorf("Exhume: %w", err)
+	}
+	return w.until(func() bool { return w.records[ID(1)] == string(Record(ID(1), 2)) })
+}

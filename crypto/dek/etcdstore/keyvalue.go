@@ -51,7 +51,7 @@ func (s *Store) list(ctx context.Context) (whole dek.Change, revision int64, err
 	if err != nil {
 		return dek.Change{}, 0, failed(ctx, "reading keyring", err)
 	}
-	whole.Whole = true
+	whole.Whole, whole.Revision = true, kvs.Header.Revision
 	for _, kv := range kvs.Kvs {
 		switch id, tombstone, ok := s.parseKey(kv.Key); {
 		case !ok:
@@ -109,6 +109,35 @@ func (s *Store) Bury(ctx context.Context, id envelope.ID, tombstone []byte, revi
 		err = dek.ErrConflict
 	}
 	return failed(ctx, "burying record of DEK "+id.String(), err)
+}
+
+// Exhume implements dek.Burier. A record and a tombstone at once is no state of the
+// keyring's, so that comparing with the tombstone is enough for anything but a record that
+// somebody wrote by hand.
+func (s *Store) Exhume(ctx context.Context, id envelope.ID, data []byte) (int64, error) {
+	key, tombstone := s.recordKey(id), s.tombstoneKey(id)
+	revision, err := s.exhume(ctx, key, tombstone, data)
+	return revision, failed(ctx, "putting back record of DEK "+id.String(), err)
+}
+
+func (s *Store) exhume(ctx context.Context, key, tombstone string, data []byte) (int64, error) {
+	before := s.position()
+	answer, err := s.client.Txn(ctx).
+		If(clientv3.Compare(clientv3.CreateRevision(tombstone), ">", 0), clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+		Then(clientv3.OpDelete(tombstone), clientv3.OpPut(key, string(data))).
+		Else(clientv3.OpGet(key, clientv3.WithCountOnly())).
+		Commit()
+	if err != nil {
+		return 0, err
+	}
+	s.note(before, answer.Header)
+	switch {
+	case answer.Succeeded:
+		return answer.Header.Revision, nil
+	case answer.Responses[0].GetResponseRange().Count > 0:
+		return 0, dek.ErrExists
+	}
+	return 0, dek.ErrNotFound
 }
 
 // at compares a key with a revision that it has. A revision of 0 would be that of a key

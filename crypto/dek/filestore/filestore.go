@@ -87,7 +87,7 @@ func (s *Store) List(ctx context.Context) (dek.Change, error) {
 	if err != nil {
 		return dek.Change{}, err
 	}
-	whole := dek.Change{Whole: true}
+	whole := dek.Change{Whole: true, Revision: c.revision}
 	for id, r := range c.records {
 		whole.Records = append(whole.Records, dek.Stored{ID: id, Data: r.Record, Revision: r.Revision})
 	}
