@@ -60,6 +60,17 @@ type entry struct {
 	complained bool
 }
 
+// openers returns the entry's record, with the wrappings beside it of the one that is in
+// the store and was not proved here yet: any of them may give the DEK.
+func (e *entry) openers() *Record {
+	if e.later == nil {
+		return e.record
+	}
+	r := *e.record
+	r.Wrappings = slices.Concat(e.record.Wrappings, missing(e.record, e.later))
+	return &r
+}
+
 // apply takes in what the store has. It is called in the order of the changes.
 func (m *Manager) apply(c Change) {
 	m.mu.Lock()

@@ -50,8 +50,8 @@ func (m *Manager) Sealing() []SealerState {
 	for _, s := range m.used() {
 		state := SealerState{KEK: s.kek}
 		switch {
-		case s.halted != nil:
-			state.Err = s.halted
+		case s.halted() != nil:
+			state.Err = s.halted()
 		case s.sealing() != nil:
 		case s.failure != nil:
 			state.Err = s.failure
@@ -99,6 +99,18 @@ func (m *Manager) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.config.StoreTimeout)
 	defer cancel()
 	return timedOut(m.store.Ping(ctx))
+}
+
+// halted returns why the Sealer's DEK may not seal, nil if it may or there is none. The
+// caller holds the Manager's mu.
+func (s *Sealer) halted() error {
+	switch {
+	case s.current != nil:
+		return s.current.halted
+	case s.candidate != nil:
+		return s.candidate.halted
+	}
+	return nil
 }
 
 // sealing returns the DEK that seals, nil if there is none.
