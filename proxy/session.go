@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -39,8 +38,8 @@ type session struct {
 	cluster  atomic.Uint64 // as the check saw it, 0 while unknown
 	revision atomic.Int64  // highest seen in an answer
 
-	innerMu    sync.Mutex // guards innerConns
-	innerConns [innerKinds]*grpc.ClientConn
+	innerMu    sync.Mutex // guards innerConns and what is in them
+	innerConns [innerKinds]*innerConn
 }
 
 // The outcomes of a session's check.
@@ -278,7 +277,11 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 // newCall returns the codec of a call. Only some can need other calls.
 func (s *session) newCall(m wire.Method, fields []hpack.HeaderField) *call {
 	c := &call{session: s, method: m}
-	if !s.loop.raw {
+	switch {
+	case s.loop.raw:
+	case s.loop.inner:
+		c.rules = s.loop.rules
+	default:
 		c.rules = s.server.rules.Load()
 	}
 	switch {
