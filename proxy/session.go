@@ -103,8 +103,9 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
 	defer cancel()
 	if s.sameCluster() != nil {
-		// The keyring may not have noticed yet that etcd was restored.
-		if _, err := s.server.keyring.Locate(ctx); err != nil {
+		// The keyring may not have noticed yet that etcd was restored, or its
+		// connection may still lead to the old one.
+		if err := s.server.keyring.Locate(ctx, s.cluster.Load()); err != nil {
 			return err
 		}
 		if err := s.sameCluster(); err != nil {

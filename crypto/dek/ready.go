@@ -86,12 +86,21 @@ func (m *Manager) Ready(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Locate asks the store for an answer and returns the id of the etcd cluster that gave
-// it, 0 if the store is not etcd. After etcd was restored as another cluster, ClusterID
-// is of the old one until somebody asks.
-func (m *Manager) Locate(ctx context.Context) (uint64, error) {
-	err := m.answers(ctx)
-	return m.store.ClusterID(), err
+// Locate asks the store for an answer, since somebody met an etcd cluster that is not
+// ClusterID's: after etcd was restored as another cluster, that is of the old one until
+// somebody asks. If the answer is the old one's still, the store connects anew and is asked
+// again.
+func (m *Manager) Locate(ctx context.Context, met uint64) error {
+	if err := m.answers(ctx); err != nil || m.store.ClusterID() == met {
+		return err
+	}
+	store, ok := m.store.(Reconnecter)
+	if !ok {
+		return nil
+	}
+	m.log.Info("the keyring connects to etcd anew, since its address leads to another cluster by now")
+	store.Reconnect()
+	return m.answers(ctx)
 }
 
 // answers reports whether the store answers.
