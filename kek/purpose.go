@@ -12,6 +12,7 @@ const (
 	WhyCacheMiss     Why = "cache miss"     // a value is to be opened whose DEK is not at hand
 	WhyChangedRecord Why = "changed record" // somebody else changed a DEK's wrappings
 	WhyRotation      Why = "rotation"       // a DEK is to be wrapped by another KEK, or version of it
+	WhyVersion       Why = "version"        // whether the KEK was rotated is found out
 	WhyHealthCheck   Why = "health check"   // whether the key may still be used is found out
 )
 

@@ -90,7 +90,7 @@ func printRotation(to io.Writer, r *dek.Rotation, dry bool) error {
 	for _, one := range append(append([]dek.Rewrapping(nil), r.Changed...), r.Failed...) {
 		var dropped []string
 		for _, v := range one.Dropped {
-			dropped = append(dropped, v.KEK+" "+v.Version)
+			dropped = append(dropped, shown(v.KEK)+" "+shown(v.Version))
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", one.ID, dash(strings.Join(one.Added, ", ")), dash(strings.Join(dropped, ", ")), dash(text(one.Err)))
 	}

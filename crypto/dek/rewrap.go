@@ -223,7 +223,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 	switch {
 	case todo.empty():
 		return unchanged, nil, nil
-	case record.Claim != nil && record.Claim.By != m.self && now.Before(record.Claim.Until):
+	case record.Claim.holds(m.self, now):
 		return busy, nil, nil
 	}
 	if todo = todo.without(run.isDown); todo.empty() || !m.wraps.canOpen(record, run.isDown) {
@@ -238,7 +238,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 	}
 	patience := time.Duration(2*len(todo.add)+len(todo.drop)+2) * m.config.KEKTimeout
 	claimed := *record
-	claimed.Claim = &Claim{By: m.self, Until: now.Add(patience + 3*m.config.StoreTimeout).UTC().Truncate(time.Second)}
+	claimed.Claim = &Claim{By: m.self, Until: now.Add(min(patience+3*m.config.StoreTimeout, maxClaim)).UTC().Truncate(time.Second)}
 	revision, err := m.writeRecord(ctx, &claimed, stored.Revision)
 	if err != nil {
 		return conflictOr(failed, err), nil, notConflict(err)
@@ -272,6 +272,15 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 		return failed, next, joinKEKErrors(next.errs)
 	}
 	return changed, next, nil
+}
+
+// maxClaim is how long a claim can last. One that says more was made by a clock that is
+// wrong, or by somebody who wants to keep a record from being rewrapped.
+const maxClaim = time.Hour
+
+// holds reports whether a claim keeps a process from rewrapping. It may be nil.
+func (c *Claim) holds(self string, now time.Time) bool {
+	return c != nil && c.By != self && now.Before(c.Until) && c.Until.Sub(now) <= maxClaim
 }
 
 func conflictOr(other outcome, err error) outcome {

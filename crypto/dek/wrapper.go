@@ -62,7 +62,7 @@ func (w *wrapper) call(ctx context.Context, h *holder, op string, do func(ctx co
 
 // version asks a KEK which version it would wrap by.
 func (w *wrapper) version(ctx context.Context, h *holder) (v string, err error) {
-	err = w.call(ctx, h, kek.OpVersion, func(ctx context.Context) (err error) {
+	err = w.call(kek.WithWhy(ctx, kek.WhyVersion), h, kek.OpVersion, func(ctx context.Context) (err error) {
 		v, err = h.kek.Version(ctx)
 		return err
 	})
