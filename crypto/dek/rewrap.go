@@ -20,7 +20,7 @@ type rewrapped struct {
 	proved  []Wrapping // wrappings in record that were unwrapped and gave the DEK
 	added   []Wrapping
 	dropped []Wrapping
-	kept    []Wrapping // those to be dropped that do not give the DEK here, so that they are not this process's to drop
+	kept    []Wrapping // those that do not give the DEK here, so that they are not this process's to drop, and say nothing of the DEK's rules
 	errs    []error    // what could not be done and is worth another try
 }
 
@@ -46,7 +46,11 @@ func (w *wrapper) rewrap(ctx context.Context, r *Record, p plan, views map[strin
 	}
 	defer clear(work.dek)
 	for i := len(p.add) - 1; i >= 0; i-- { // the first of them is to stand first
-		if err := work.add(ctx, p.add[i], views[p.add[i]].version); err != nil {
+		its, err := work.belongs(ctx, p.evidence[p.add[i]])
+		if err == nil && its {
+			err = work.add(ctx, p.add[i], views[p.add[i]].version)
+		}
+		if err != nil {
 			work.out.errs = append(work.out.errs, err)
 		}
 	}
@@ -87,6 +91,32 @@ func (w *rewrapping) open(ctx context.Context, p plan) error {
 		return fmt.Errorf("%w: %s", ErrNoKEK, names(w.out.record))
 	}
 	return joinKEKErrors(errs)
+}
+
+// belongs reports whether one of the KEKs that are evidence of the DEK's rules gives it.
+func (w *rewrapping) belongs(ctx context.Context, evidence []string) (bool, error) {
+	if len(evidence) == 0 {
+		return true, nil
+	}
+	var errs []error
+	for i := range w.out.record.Wrappings {
+		one := &w.out.record.Wrappings[i]
+		if !slices.Contains(evidence, one.KEK) || proves(w.out.kept, &Record{Wrappings: []Wrapping{*one}}) {
+			continue
+		}
+		switch err := w.prove(ctx, one); {
+		case err == nil:
+			return true, nil
+		case passing(err):
+			errs = append(errs, err)
+		default:
+			w.out.kept = append(w.out.kept, *one)
+		}
+	}
+	if len(errs) == 0 {
+		return false, nil
+	}
+	return false, joinKEKErrors(errs)
 }
 
 // add wraps the DEK by a KEK and puts the wrapping first.
@@ -346,7 +376,7 @@ func (m *Manager) keep(r *Record, kept []Wrapping) {
 	defer m.mu.Unlock()
 	for i := range kept {
 		m.kept[keptKey(r, &kept[i])] = m.config.Now().Add(keepTime)
-		m.log.Warn("an older wrapping of a DEK does not give it here and stays in its record", "dek", r.ID.String(),
+		m.log.Warn("a wrapping of a DEK does not give it here and stays in its record", "dek", r.ID.String(),
 			"kek", kept[i].KEK, "keyVersion", kept[i].Version)
 	}
 }

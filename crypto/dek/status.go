@@ -234,8 +234,8 @@ func (m *Manager) Wrapped() []Wrapped {
 		if e.later != nil {
 			record = e.later
 		}
-		for _, name := range p.targets(record) {
-			count(counts[name], record, p.views[name].version)
+		for _, t := range p.targets(record) {
+			count(counts[t.kek], record, p.views[t.kek].version)
 		}
 	}
 	var out []Wrapped
