@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -188,7 +189,10 @@ func TestRotationIsCutOff(t *testing.T) {
 				ctx, kill := context.WithCancel(t.Context())
 				defer kill()
 				calls := 0
+				var mu sync.Mutex // guards calls and reached: records are rewrapped two at once
 				w.store.Hook(func(_ context.Context, _ string, do func()) error {
+					mu.Lock()
+					defer mu.Unlock()
 					if ctx.Err() != nil {
 						return dek.ErrStoreUnavailable
 					}
