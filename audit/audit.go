@@ -32,7 +32,8 @@ import (
 // The values of Line.Op beside those of kek.Error.Op.
 const (
 	OpCreate  = "create"  // a DEK's record is stored, and the DEK seals from then on
-	OpRewrap  = "rewrap"  // a DEK's record is stored with other wrappings
+	OpRewrap  = "rewrap"  // a DEK's record is stored with another wrapping, by this key
+	OpRemove  = "remove"  // a DEK's record is stored without a wrapping that it had
 	OpRefuse  = "refuse"  // what a KEK unwrapped is not the DEK that was looked for
 	OpDeny    = "deny"    // a DEK stops sealing
 	OpRestore = "restore" // a DEK that had stopped seals again
@@ -109,6 +110,32 @@ type Log struct {
 	torn   bool       // a part of a line may be there
 	lost   int64      // lines since the last one that was written
 	total  int64      // lines that were lost since the start
+	keyIDs map[keyVersion]string
+}
+
+// keyVersion is a version of a KEK of the configuration.
+type keyVersion struct{ kek, version string }
+
+// maxKeyIDs bounds how many keys are known by their provider's names.
+const maxKeyIDs = 1024
+
+// named notes how a provider names a key that it used. The caller holds mu.
+func (l *Log) named(kekName, version, keyID string) {
+	if l.keyIDs == nil || len(l.keyIDs) >= maxKeyIDs {
+		l.keyIDs = make(map[keyVersion]string)
+	}
+	l.keyIDs[keyVersion{kekName, version}] = keyID
+}
+
+// KeyID returns how the provider names a version of a KEK, if it used it here since the
+// start, so that lines about it can be found together; else it returns the version.
+func (l *Log) KeyID(kekName, version string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id, ok := l.keyIDs[keyVersion{kekName, version}]; ok {
+		return id
+	}
+	return cut(version)
 }
 
 // Open opens the file.

@@ -119,6 +119,31 @@ func TestLineOfACall(t *testing.T) {
 	}
 }
 
+// TestKeyID names a key in the provider's terms from its first use on, and not for what the
+// provider refused.
+func TestKeyID(t *testing.T) {
+	l := newLog(t, audit.Config{Output: &disk{room: -1}})
+	fake := &told{Fake: kektest.NewFake("prod", "1")}
+	k := l.KEK("prod", fake)
+	want := func(when, version, want string) {
+		t.Helper()
+		if got := l.KeyID("prod", version); got != want {
+			t.Errorf("%s: got %q, want %q", when, got, want)
+		}
+	}
+	want("unknown", "1", "1")
+	w, err := k.Wrap(t.Context(), make([]byte, kek.DEKSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("used", "1", "https://v/keys/k/1")
+	w.Version = "2"
+	if _, err := k.Unwrap(t.Context(), w); err == nil {
+		t.Fatal("a wrapping by another version was unwrapped")
+	}
+	want("refused", "2", "2")
+}
+
 func TestConformance(t *testing.T) {
 	kektest.Run(t, func(t *testing.T) kek.KEK {
 		return newLog(t, audit.Config{Output: &disk{room: -1}}).KEK("prod", kektest.NewFake("prod", "1"))

@@ -116,10 +116,20 @@ func (c *call) end(err error) error {
 	if line.KeyID == "" {
 		line.KeyID = cut(c.version)
 	}
-	if unwritten := c.log.Write(line); unwritten != nil {
+	if unwritten := c.write(line, err == nil); unwritten != nil {
 		return c.unwritten(c.op, c.version, unwritten)
 	}
 	return err
+}
+
+// write writes a line, and notes the key's name if it was used.
+func (c *call) write(line Line, used bool) error {
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	if used && c.version != "" && line.KeyID != "" {
+		c.log.named(c.name, c.version, line.KeyID)
+	}
+	return c.log.write(line)
 }
 
 func (a *audited) unwritten(op, version string, err error) error {

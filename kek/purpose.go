@@ -13,6 +13,7 @@ const (
 	WhyChangedRecord Why = "changed record" // somebody else changed a DEK's wrappings
 	WhyRotation      Why = "rotation"       // a DEK is to be wrapped by another KEK, or version of it
 	WhyImport        Why = "import"         // a record is to be put into the keyring from outside
+	WhyVersion       Why = "version"        // whether the KEK was rotated is found out
 	WhyHealthCheck   Why = "health check"   // whether the key may still be used is found out
 )
 

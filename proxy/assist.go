@@ -46,10 +46,11 @@ func (c *call) assist(ctx context.Context, msg []byte, whole bool) relay.Verdict
 	}
 	ctx, cancel := c.caller.context(ctx)
 	defer cancel()
-	conn, err := c.session.inner(opened)
+	conn, release, err := c.session.inner(opened, c.rules)
 	if err != nil {
 		return refuse(statusOf(err))
 	}
+	defer release()
 	server.metrics.assisted.Inc()
 	engine := &assist.Engine{KV: pb.NewKVClient(conn), Sealed: c.rules.touches, Retried: server.metrics.assistRetries.Inc}
 	var answer proto.Message
@@ -101,19 +102,57 @@ const (
 	innerKinds = 2
 )
 
+// innerConn is a connection of a session to its own server. The session's innerMu guards
+// it.
+type innerConn struct {
+	*grpc.ClientConn
+	rules  *Rules // that its calls follow
+	users  int    // calls that use it
+	retire bool   // it is closed when nobody uses it any more
+}
+
 // inner returns the session's connection to its own server, which leads to the same
-// member of etcd. It is made when it is first needed, and closed with the session.
-func (s *session) inner(kind innerKind) (*grpc.ClientConn, error) {
+// member of etcd, and what to call when it is not used any more. Calls on it follow the
+// rules of the call that it is for, not those that came into force meanwhile: else a
+// call made of several could compare envelopes, or write in plain what it read sealed. It is
+// made when it is first needed, and anew for other rules, and closed with the session.
+func (s *session) inner(kind innerKind, rules *Rules) (_ *grpc.ClientConn, release func(), err error) {
 	s.innerMu.Lock()
 	defer s.innerMu.Unlock()
-	if s.innerConns[kind] != nil {
-		return s.innerConns[kind], nil
+	if kind == raw {
+		rules = nil
 	}
-	conn, err := s.server.loopback(loop{endpoint: s.endpoint, raw: kind == raw, inner: true})
-	if err == nil {
+	conn := s.innerConns[kind]
+	if conn == nil || conn.rules != rules {
+		made, err := s.server.loopback(loop{endpoint: s.endpoint, raw: kind == raw, inner: true, rules: rules})
+		if err != nil {
+			return nil, nil, err
+		}
+		conn.leave()
+		conn = &innerConn{ClientConn: made, rules: rules}
 		s.innerConns[kind] = conn
 	}
-	return conn, err
+	conn.users++
+	return conn.ClientConn, func() {
+		s.innerMu.Lock()
+		defer s.innerMu.Unlock()
+		conn.users--
+		conn.end()
+	}, nil
+}
+
+// leave has a connection closed when nobody uses it any more. It may be nil.
+func (c *innerConn) leave() {
+	if c != nil {
+		c.retire = true
+		c.end()
+	}
+}
+
+func (c *innerConn) end() {
+	if c.retire && c.users == 0 {
+		_ = c.Close() // nothing is under way on it
+	}
 }
 
 // close ends what belongs to a session whose connection has ended.

@@ -33,10 +33,11 @@ func (c *call) campaign(ctx context.Context, w *scratch, msg []byte) relay.Verdi
 	outgoing, cancel := c.caller.context(ctx)
 	defer cancel()
 	if in.Lease == 0 {
-		conn, err := c.session.inner(opened)
+		conn, release, err := c.session.inner(opened, c.rules)
 		if err != nil {
 			return refuse(statusOf(err))
 		}
+		defer release()
 		granted, err := pb.NewLeaseClient(conn).LeaseGrant(outgoing, &pb.LeaseGrantRequest{TTL: sessionTTL})
 		if err != nil {
 			return refuse(electionStatus(err))
@@ -82,10 +83,11 @@ func (c *call) forwardCampaign(in *v3electionpb.CampaignRequest) relay.Verdict {
 // and nil otherwise. A value stored in plain is not sent as it is: etcd would write
 // it if the key went away meanwhile. Why the key cannot be read is for etcd to say.
 func (c *call) sameStored(ctx context.Context, key, value []byte) []byte {
-	conn, err := c.session.inner(raw)
+	conn, release, err := c.session.inner(raw, nil)
 	if err != nil {
 		return nil
 	}
+	defer release()
 	resp, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: key})
 	if err != nil || len(resp.Kvs) == 0 || c.rules.find(key) == nil {
 		return nil

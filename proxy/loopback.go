@@ -27,8 +27,9 @@ func (s *Server) Loopback(endpoint string) (*grpc.ClientConn, error) {
 // loop says what is particular to a connection of the server to itself.
 type loop struct {
 	endpoint string
-	raw      bool // values are passed as etcd stores them
-	inner    bool // it carries the calls of which assisted ones are made
+	raw      bool   // values are passed as etcd stores them
+	inner    bool   // it carries the calls of which assisted ones are made
+	rules    *Rules // of the calls that it is made for, if inner and not raw
 }
 
 func (s *Server) loopback(l loop) (*grpc.ClientConn, error) {

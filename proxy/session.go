@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -39,8 +38,8 @@ type session struct {
 	cluster  atomic.Uint64 // as the check saw it, 0 while unknown
 	revision atomic.Int64  // highest seen in an answer
 
-	innerMu    sync.Mutex // guards innerConns
-	innerConns [innerKinds]*grpc.ClientConn
+	innerMu    sync.Mutex // guards innerConns and what is in them
+	innerConns [innerKinds]*innerConn
 }
 
 // The outcomes of a session's check.
@@ -104,8 +103,9 @@ func (s *session) check(records [][]byte, answer []byte, err error, token string
 	ctx, cancel := context.WithTimeout(s.server.ctx, restoreTimeout)
 	defer cancel()
 	if s.sameCluster() != nil {
-		// The keyring may not have noticed yet that etcd was restored.
-		if _, err := s.server.keyring.Locate(ctx); err != nil {
+		// The keyring may not have noticed yet that etcd was restored, or its
+		// connection may still lead to the old one.
+		if err := s.server.keyring.Locate(ctx, s.cluster.Load()); err != nil {
 			return err
 		}
 		if err := s.sameCluster(); err != nil {
@@ -278,7 +278,11 @@ func (s *session) Route(fields []hpack.HeaderField) relay.Route {
 // newCall returns the codec of a call. Only some can need other calls.
 func (s *session) newCall(m wire.Method, fields []hpack.HeaderField) *call {
 	c := &call{session: s, method: m}
-	if !s.loop.raw {
+	switch {
+	case s.loop.raw:
+	case s.loop.inner:
+		c.rules = s.loop.rules
+	default:
 		c.rules = s.server.rules.Load()
 	}
 	switch {

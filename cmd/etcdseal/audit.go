@@ -48,7 +48,7 @@ type auditor struct{ log *audit.Log }
 // Audit implements dek.Auditor.
 func (a auditor) Audit(e dek.Event) error {
 	return a.log.Write(audit.Line{
-		Op: string(e.Kind), Why: e.Why, KEK: e.KEK, KeyID: e.Version, DEK: e.DEK.String(), Result: e.Class.String(),
+		Op: string(e.Kind), Why: e.Why, KEK: e.KEK, KeyID: a.log.KeyID(e.KEK, e.Version), DEK: e.DEK.String(), Result: e.Class.String(),
 	})
 }
 

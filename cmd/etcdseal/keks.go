@@ -37,7 +37,7 @@ func (d *daemon) openKEKs(ctx context.Context) error {
 			d.remote = append(d.remote, opened)
 			continue
 		}
-		version, err := opened.Version(ctx)
+		version, err := opened.Version(kek.WithWhy(ctx, kek.WhyVersion))
 		if err != nil {
 			d.logger.Warn("KEK does not answer, what needs it waits", "kek", name, "provider", provider, "error", err.Error())
 			continue
@@ -128,7 +128,7 @@ func (d *daemon) greetKEKs(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, k := range d.remote {
 		all.Go(func() {
-			if _, err := k.Version(ctx); err != nil && ctx.Err() == nil {
+			if _, err := k.Version(kek.WithWhy(ctx, kek.WhyVersion)); err != nil && ctx.Err() == nil {
 				d.logger.Warn("KEK does not answer, what needs it waits", "provider", "azureKeyVault", "error", err.Error())
 			}
 		})

@@ -90,7 +90,7 @@ func printRotation(to io.Writer, r *dek.Rotation, dry bool) error {
 	for _, one := range append(append([]dek.Rewrapping(nil), r.Changed...), r.Failed...) {
 		var dropped []string
 		for _, v := range one.Dropped {
-			dropped = append(dropped, v.KEK+" "+v.Version)
+			dropped = append(dropped, shown(v.KEK)+" "+shown(v.Version))
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", one.ID, dash(strings.Join(one.Added, ", ")), dash(strings.Join(dropped, ", ")), dash(text(one.Err)))
 	}
@@ -101,7 +101,7 @@ func printRotation(to io.Writer, r *dek.Rotation, dry bool) error {
 		fmt.Fprintf(to, "KEK %s does not say which version it has, so nothing was wrapped by it: %v\n", k.KEK, k.Err)
 	}
 	for _, id := range r.Homeless {
-		fmt.Fprintf(to, "DEK %s could belong to several rules and was left alone: let the rule that it was made for name its old KEK under recoveryKEKs for once\n", id)
+		fmt.Fprintf(to, "DEK %s could belong to several rules and was left alone: let the rule that it was made for, and no other, name its old KEK under recoveryKEKs for once, or seal its values anew: etcdseal reencrypt\n", id)
 	}
 	verb := map[bool]string{true: "would be rewrapped", false: "rewrapped"}[dry]
 	_, err := fmt.Fprintf(to, "%s: %d %s, %d failed, %d as they should be.\n", records(r.Records), len(r.Changed), verb, len(r.Failed),

@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
 )
@@ -37,24 +39,24 @@ func status(ctx context.Context, args []string, s streams) int {
 	}
 	now := time.Now()
 	if *flags.output == outputJSON {
-		out := newStatusOutput(found)
+		out := newStatusOutput(found, *flags.config)
 		values.fill(&out, found, now)
 		return finish(s, code, printJSON(s.out, out))
 	}
-	err = printStatus(s.out, found)
+	err = printStatus(s.out, found, *flags.config)
 	if err == nil {
 		err = values.print(s.out, found, now)
 	}
 	return finish(s, code, err)
 }
 
-// printStatus prints a keyring's status as a table.
-func printStatus(to io.Writer, found *dek.Status) error {
+// printStatus prints the status of the keyring of a configuration file as a table.
+func printStatus(to io.Writer, found *dek.Status, file string) error {
 	fmt.Fprintf(to, "Keyring %s: %s\n\n", found.Keyring, records(found.Records))
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KEK\tVERSION\tSTATE\tRECORDS\tNEEDED BY\tSAFE TO DISABLE")
 	for _, v := range found.Versions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%s\n", v.KEK, v.Version, versionState(&v), v.Records, v.Needed, verdict(&v, found.Tombstones))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%s\n", shown(v.KEK), shown(v.Version), versionState(&v), v.Records, v.Needed, verdict(&v, found.Tombstones))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -69,10 +71,49 @@ func printStatus(to io.Writer, found *dek.Status) error {
 	for _, one := range unknown(found) {
 		fmt.Fprintf(to, "Record %s is unknown to this configuration: %s\n", one.DEK, one.Error)
 	}
+	for _, l := range found.Leftover {
+		fmt.Fprintf(to, "KEK %s wraps %s, and no rule of this configuration names it. %s\n", shown(l.KEK), records(l.Records), leftoverAdvice(l, file))
+	}
 	for _, k := range found.KEKs {
 		fmt.Fprintf(to, "KEK %s does not say which version it has: %v\n", k.KEK, k.Err)
 	}
 	return nil
+}
+
+// leftoverAdvice says what to do about wrappings by a KEK that no rule names.
+func leftoverAdvice(l dek.LeftoverKEK, file string) string {
+	advice := "When no rule of any process names it: " + dropCommand(l, file)
+	if l.Alone > 0 {
+		return fmt.Sprintf("It alone opens %d of them here: first let a rule name it under recoveryKEKs until they are wrapped by the rule's other KEKs. %s", l.Alone, advice)
+	}
+	return advice
+}
+
+// dropCommand is what removes the wrappings by a KEK, for a shell. The KEK's name may be
+// from a record, which somebody else may have written.
+func dropCommand(l dek.LeftoverKEK, file string) string {
+	if shown(l.KEK) != l.KEK || shown(file) != file {
+		return "etcdseal rotate --config FILE --drop-kek NAME"
+	}
+	return fmt.Sprintf("etcdseal rotate --config %s --drop-kek %s", quoted(file), quoted(l.KEK))
+}
+
+// quoted writes a word for a shell.
+func quoted(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("-_./:@%+=,", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// shown is text from a record as a terminal may get it.
+func shown(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 func versionState(v *dek.VersionStatus) string {
@@ -126,8 +167,17 @@ type statusOutput struct {
 	Missing    []missingOutput       `json:"missing"`
 	Unreadable []string              `json:"unreadable"`
 	Unknown    []unknownOutput       `json:"unknown"`
+	Leftover   []leftoverOutput      `json:"leftover"`
 	KEKs       []kekErrorOutput      `json:"kekErrors"`
 	valuesOutput
+}
+
+// leftoverOutput is a KEK that wraps records and that no rule names.
+type leftoverOutput struct {
+	KEK     string `json:"kek"`
+	Records int    `json:"records"`
+	Alone   int    `json:"alone"`
+	Command string `json:"command"` // removes its wrappings
 }
 
 type versionStatusOutput struct {
@@ -155,10 +205,10 @@ type unknownOutput struct {
 	Error string `json:"error"`
 }
 
-func newStatusOutput(found *dek.Status) statusOutput {
+func newStatusOutput(found *dek.Status, file string) statusOutput {
 	out := statusOutput{
 		Keyring: found.Keyring, Records: found.Records, Tombstones: found.Tombstones,
-		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
+		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Leftover: []leftoverOutput{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
 	}
 	for _, v := range found.Versions {
 		out.Versions = append(out.Versions, versionStatusOutput{
@@ -168,6 +218,9 @@ func newStatusOutput(found *dek.Status) statusOutput {
 	}
 	for _, miss := range found.Missing {
 		out.Missing = append(out.Missing, missingOutput{miss.ID.String(), miss.KEK})
+	}
+	for _, l := range found.Leftover {
+		out.Leftover = append(out.Leftover, leftoverOutput{l.KEK, l.Records, l.Alone, dropCommand(l, file)})
 	}
 	for _, id := range found.Unreadable {
 		out.Unreadable = append(out.Unreadable, id.String())

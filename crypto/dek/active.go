@@ -22,6 +22,8 @@ type active struct {
 	madeFor  map[string]string // the KEKs' versions that were the reason to make it
 	// stale says that a KEK has another version by now.
 	stale atomic.Bool
+	// halted is why it may not seal, nil if it may; see judge. The Manager's mu guards it.
+	halted error
 
 	_     [64]byte // keeps what is only read off the counter's cache line
 	seals atomic.Int64
@@ -66,7 +68,7 @@ func (m *Manager) activate(a *active) {
 		m.cache.add(a.key)
 	}
 	s.demanded, s.failure = false, nil
-	if s.halted == nil {
+	if a.halted == nil {
 		s.live.Store(a)
 	}
 }

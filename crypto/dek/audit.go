@@ -34,7 +34,8 @@ type EventKind string
 // The kinds of events.
 const (
 	EventCreate  EventKind = "create"  // the record of a new DEK is stored
-	EventRewrap  EventKind = "rewrap"  // the record is stored with other wrappings
+	EventRewrap  EventKind = "rewrap"  // the record is stored with another wrapping, by this KEK
+	EventRemove  EventKind = "remove"  // the record is stored without a wrapping that it had
 	EventRefuse  EventKind = "refuse"  // a KEK unwrapped something else than the DEK
 	EventDeny    EventKind = "deny"    // the DEK stops sealing: its KEKs say no, or were silent for too long
 	EventRestore EventKind = "restore" // the DEK seals again
@@ -58,10 +59,22 @@ func (w *wrapper) isDEK(dek []byte, h *holder, id envelope.ID, wrapped *Wrapping
 	return false
 }
 
-// auditRewrap writes down that a record is about to be stored with other wrappings.
+// auditRewrap writes down which wrappings a record is about to be stored with, and without.
 func (m *Manager) auditRewrap(next *rewrapped) error {
-	first := next.record.Wrappings[0]
-	return m.config.Auditor.Audit(Event{Kind: EventRewrap, DEK: next.record.ID, KEK: first.KEK, Version: first.Version, Why: string(kek.WhyRotation)})
+	if err := m.auditWrappings(EventRewrap, next.record, next.added, kek.WhyRotation); err != nil {
+		return err
+	}
+	return m.auditWrappings(EventRemove, next.record, next.dropped, kek.WhyRotation)
+}
+
+// auditWrappings writes an event down for each of some wrappings.
+func (m *Manager) auditWrappings(kind EventKind, r *Record, list []Wrapping, why kek.Why) error {
+	for _, w := range list {
+		if err := m.config.Auditor.Audit(Event{Kind: kind, DEK: r.ID, KEK: w.KEK, Version: w.Version, Why: string(why)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // auditCreate writes down that a new DEK's record is about to be stored.

@@ -83,15 +83,12 @@ func TestAudit(t *testing.T) {
 		w.opens(m, first)
 		a.want(t, "another process opens", "unwrap "+id+" for cache miss")
 		changed := *w.record(first.ID())
-		other, err := w.main.Wrap(t.Context(), make([]byte, envelope.KeySize))
-		if err != nil {
-			t.Fatal(err)
-		}
-		changed.Wrappings = []dek.Wrapping{{KEK: main, Version: other.Version, Algorithm: other.Algorithm, Ciphertext: other.Ciphertext}}
+		changed.Wrappings = []dek.Wrapping{w.wrappedBy(main, w.main, make([]byte, envelope.KeySize))}
 		w.put(first.ID(), &changed)
 		w.pass(0)
 		a.want(t, "a swapped wrapping",
-			"unwrap "+id+" for changed record", "refuse "+id+" main 1 mismatch corrupt", "unwrap "+id+" for changed record")
+			"unwrap "+id+" for changed record", "refuse "+id+" main 1 mismatch corrupt", "unwrap "+id+" for changed record",
+			"rewrap "+id+" main 1 changed record ok")
 	})
 }
 
@@ -135,6 +132,7 @@ func TestRotationIsWrittenDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.wantWrappers(key, "main:2")
-		a.want(t, "with it", "unwrap "+id+" for rotation", "wrap "+id+" for rotation", "unwrap "+id+" for proof", "rewrap "+id+" main 2 rotation ok")
+		a.want(t, "with it", "unwrap "+id+" for rotation", "wrap "+id+" for rotation", "unwrap "+id+" for proof",
+			"rewrap "+id+" main 2 rotation ok", "remove "+id+" main 1 rotation ok")
 	})
 }

@@ -193,7 +193,7 @@ func New(c Config) (*Manager, error) {
 		unopened: make(map[envelope.ID]time.Time),
 	}
 	m.wraps = newWrapper(c)
-	m.health, m.dropped = newHealth(m.wraps), make(map[envelope.ID]bool)
+	m.health, m.dropped = newHealth(m.wraps, m.clock()), make(map[envelope.ID]bool)
 	m.opening = newFlights[envelope.ID, *envelope.Key](m.tasks)
 	m.sealing = newFlights[*Sealer, struct{}](m.tasks)
 	m.settling = newFlights[envelope.ID, struct{}](m.tasks)

@@ -24,6 +24,7 @@ type kekHealth struct {
 	holder  *holder // never changes
 	sealing verdict
 	opening map[string]*verdict // by the versions in use
+	chosen  int64               // when what to unwrap was last chosen; before that, since when there is a Manager
 	turn    int                 // counts the checks of opening
 	last    [2]string           // the versions that were checked last: of those known to give a DEK, and of others
 	probe   *kek.Wrapping       // what the last check wrapped
@@ -45,8 +46,8 @@ type verdict struct {
 	err     error     // what it said, nil for the zero class
 	since   int64     // when that class was first seen
 	good    int64     // when it last answered; before that, since when it is in use
-	asked   int64     // when it was last asked
-	denied  int64     // if class denies: the check before the first no, or good if that is later
+	asked   int64     // when it was last asked; before that, since when it can be in use
+	denied  int64     // if class denies: when it was asked before the first no
 }
 
 // take takes in the result of a check. What is not an answer does not take back a no.
@@ -59,7 +60,7 @@ func (v *verdict) take(err error, began int64) {
 		v.good = began
 	}
 	if class.Denies() && !v.class.Denies() {
-		v.denied = max(v.good, v.asked)
+		v.denied = v.asked
 	}
 	v.asked = began
 	if !v.checked || class != v.class {
@@ -90,10 +91,10 @@ func (v *verdict) stops(c *Config, now int64) bool {
 }
 
 // newHealth returns the health of all KEKs, of which nothing is known.
-func newHealth(w wrapper) map[string]*kekHealth {
+func newHealth(w wrapper, now int64) map[string]*kekHealth {
 	all := make(map[string]*kekHealth, len(w.keks))
 	for name, h := range w.keks {
-		all[name] = &kekHealth{holder: h, opening: make(map[string]*verdict)}
+		all[name] = &kekHealth{holder: h, opening: make(map[string]*verdict), chosen: now}
 	}
 	return all
 }
@@ -203,6 +204,8 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		id      envelope.ID
 		wrapped *Wrapping
 	}
+	now, before := m.clock(), h.chosen
+	h.chosen = now
 	uses := make(map[string]use)
 	tested, trusted := make(map[string]bool), make(map[string]bool)
 	for id := range m.inMemory() {
@@ -210,8 +213,9 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 		if e == nil {
 			continue
 		}
-		for i := range e.record.Wrappings {
-			w := &e.record.Wrappings[i]
+		openers := e.openers()
+		for i := range openers.Wrappings {
+			w := &openers.Wrappings[i]
 			if w.KEK != h.holder.name {
 				continue
 			}
@@ -237,7 +241,7 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 	}
 	for _, version := range versions {
 		if h.opening[version] == nil {
-			h.opening[version] = &verdict{good: m.clock()}
+			h.opening[version] = &verdict{good: now, asked: before}
 		}
 	}
 	version := h.next(versions, func(version string) bool {
@@ -252,6 +256,9 @@ func (m *Manager) nextOpening(h *kekHealth) (*verdict, func(context.Context) err
 			if err == nil || kek.ClassOf(err) == kek.Corrupt {
 				m.mu.Lock()
 				h.tested[testedAs(used.id, used.wrapped)] = err == nil
+				if err == nil {
+					m.provedLater(used.id, used.wrapped)
+				}
 				m.mu.Unlock()
 			}
 		} else {

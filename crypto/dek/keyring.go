@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
@@ -56,8 +57,21 @@ type entry struct {
 	proved []Wrapping // those of the record that are known to give the DEK
 	// vouched are wrappings that this process proved and is about to write.
 	vouched []Wrapping
+	// merged are the wrappings that record has beside those in the store; see merge.
+	merged []Wrapping
 	// complained says that it was logged that the record cannot be put right.
 	complained bool
+}
+
+// openers returns the entry's record, with the wrappings beside it of the one that is in
+// the store and was not proved here yet: any of them may give the DEK.
+func (e *entry) openers() *Record {
+	if e.later == nil {
+		return e.record
+	}
+	r := *e.record
+	r.Wrappings = slices.Concat(e.record.Wrappings, missing(e.record, e.later))
+	return &r
 }
 
 // apply takes in what the store has. It is called in the order of the changes.
@@ -76,9 +90,11 @@ func (m *Manager) apply(c Change) {
 		}
 	}
 	for _, id := range c.Gone {
+		delete(m.strange, id)
 		m.lose(m.known[id], "removed")
 	}
 	if c.Whole {
+		maps.DeleteFunc(m.strange, func(id envelope.ID, _ int64) bool { return !there[id] })
 		for id, e := range m.known {
 			if !there[id] {
 				m.lose(e, "not there")
@@ -151,7 +167,7 @@ func (m *Manager) logStrange(r Stored, err error) {
 // adopt makes what the store has the entry's record.
 func (e *entry) adopt(record *Record, data []byte) {
 	e.record, e.data = record, data
-	e.later, e.laterRaw = nil, nil
+	e.later, e.laterRaw, e.merged = nil, nil, nil
 	for _, w := range e.vouched {
 		if !proves([]Wrapping{w}, &Record{Wrappings: e.proved}) {
 			e.proved = append(e.proved, w)
@@ -166,7 +182,7 @@ func (m *Manager) settled(e *entry) {
 	before := e.state
 	e.state, e.complained = present, false
 	e.doubtful, e.doubtfulRaw, e.left = nil, nil, nil
-	e.later, e.laterRaw = nil, nil
+	e.later, e.laterRaw, e.merged = nil, nil, nil
 	if e.active == nil {
 		return
 	}

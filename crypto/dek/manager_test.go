@@ -105,6 +105,34 @@ func (w *world) seal(s *dek.Sealer) *envelope.Key {
 	return key
 }
 
+// sealing returns a Manager that runs, a Sealer of it, and the DEK that it seals with.
+func (w *world) sealing() (*dek.Manager, *dek.Sealer, *envelope.Key) {
+	w.t.Helper()
+	m, _ := w.running()
+	s := w.sealer(m)
+	return m, s, w.seal(s)
+}
+
+// unwrapped returns the DEK of a wrapping by the main KEK.
+func (w *world) unwrapped(one dek.Wrapping) []byte {
+	w.t.Helper()
+	secret, err := w.main.Unwrap(w.t.Context(), kek.Wrapping{Version: one.Version, Algorithm: one.Algorithm, Ciphertext: one.Ciphertext})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return secret
+}
+
+// wrappedBy returns a wrapping by a KEK's current version.
+func (w *world) wrappedBy(name string, k kek.KEK, secret []byte) dek.Wrapping {
+	w.t.Helper()
+	wrapped, err := k.Wrap(w.t.Context(), secret)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return dek.Wrapping{KEK: name, Version: wrapped.Version, Algorithm: wrapped.Algorithm, Ciphertext: wrapped.Ciphertext}
+}
+
 // records returns the records in the store by their ids.
 func (w *world) records() map[envelope.ID]*dek.Record {
 	w.t.Helper()

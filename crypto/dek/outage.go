@@ -46,20 +46,22 @@ func (m *Manager) sentence() (halts []halting, drops map[envelope.ID]error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sealers {
-		if s.current == nil {
-			continue
-		}
-		err := m.each(m.certain(s.current.entry), func(h *kekHealth, version string) error {
-			if h.sealing.stops(&m.config, now) {
-				return h.sealing.err
+		for _, a := range []*active{s.current, s.candidate} {
+			if a == nil {
+				continue
 			}
-			if v := h.opening[version]; v.stops(&m.config, now) {
-				return v.err
+			err := m.each(m.certain(a.entry), func(h *kekHealth, version string) error {
+				if h.sealing.stops(&m.config, now) {
+					return h.sealing.err
+				}
+				if v := h.opening[version]; v.stops(&m.config, now) {
+					return v.err
+				}
+				return nil
+			})
+			if (err == nil) != (a.halted == nil) {
+				halts = append(halts, halting{a, err})
 			}
-			return nil
-		})
-		if (err == nil) != (s.halted == nil) {
-			halts = append(halts, halting{s.current, err})
 		}
 	}
 	drops = make(map[envelope.ID]error)
@@ -69,7 +71,7 @@ func (m *Manager) sentence() (halts []halting, drops map[envelope.ID]error) {
 			delete(m.dropped, id)
 			continue
 		}
-		err := m.each(e.record, func(h *kekHealth, version string) error {
+		err := m.each(e.openers(), func(h *kekHealth, version string) error {
 			if v := h.opening[version]; v.over(&m.config, now) {
 				return v.err
 			}
@@ -127,17 +129,17 @@ func (m *Manager) halt(c halting) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := c.a.sealer
-	if s.current != c.a {
+	if s.current != c.a && s.candidate != c.a {
 		return
 	}
 	if c.err != nil {
-		s.halted = fmt.Errorf("sealing has stopped, and goes on by itself within %s of the KEK's return: %w", m.config.CheckInterval, c.err)
-		s.live.Store(nil)
+		c.a.halted = fmt.Errorf("sealing has stopped, and goes on by itself within %s of the KEK's return: %w", m.config.CheckInterval, c.err)
+		m.suspend(c.a.entry)
 		m.log.Warn("sealing has stopped", "kek", s.kek, "dek", c.a.entry.id.String(), "class", kek.ClassOf(c.err).String(), "error", c.err)
 		return
 	}
-	s.halted, s.failure = nil, nil
-	if c.a.entry.state == present {
+	c.a.halted, s.failure = nil, nil
+	if s.current == c.a && c.a.entry.state == present {
 		s.live.Store(c.a)
 	}
 	m.log.Info("sealing goes on", "kek", s.kek, "dek", c.a.entry.id.String())
@@ -157,7 +159,7 @@ func (m *Manager) drop(id envelope.ID, err error) {
 		} else {
 			m.retire(e)
 		}
-		s.halted, s.failure, s.failedTil = nil, err, 0
+		s.failure, s.failedTil = err, 0
 	}
 	m.log.Warn("an opened DEK was forgotten", "dek", id.String(), "class", kek.ClassOf(err).String(), "error", err)
 }
@@ -172,7 +174,7 @@ func (m *Manager) OpeningDenied() error {
 		if e == nil {
 			continue
 		}
-		err := m.each(e.record, func(h *kekHealth, version string) error {
+		err := m.each(e.openers(), func(h *kekHealth, version string) error {
 			if v := h.opening[version]; v != nil && v.class.Denies() {
 				return v.err
 			}

@@ -412,12 +412,8 @@ func TestPlantedWrappingKeepsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.seal(other) // so that the other KEK's version is in use and found well
-		planted, err := o.recovery.Wrap(t.Context(), make([]byte, kek.DEKSize))
-		if err != nil {
-			t.Fatal(err)
-		}
 		record := *o.record(o.sealed.ID())
-		record.Wrappings = append(record.Wrappings, dek.Wrapping{KEK: recovery, Version: planted.Version, Algorithm: planted.Algorithm, Ciphertext: planted.Ciphertext})
+		record.Wrappings = append(record.Wrappings, o.wrappedBy(recovery, o.recovery, make([]byte, kek.DEKSize)))
 		o.put(o.sealed.ID(), &record)
 		o.main.Fail(kek.Denied)
 		o.pass(dek.DefaultCheckInterval)

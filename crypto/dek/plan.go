@@ -41,6 +41,9 @@ type policy struct {
 type plan struct {
 	add  []string   // KEKs, in the order of the Set, that are to wrap by their version
 	drop []Wrapping // wrappings that are to go
+	// evidence are, for each KEK in add, those of which one has to give the DEK, since
+	// their wrappings say that the KEK's rules are the record's; none if that is sure.
+	evidence map[string][]string
 	// missing are the KEKs of the record's Set that do not wrap it, those in add
 	// included. Neither an older version nor a newer one is missing.
 	missing []string
@@ -59,45 +62,14 @@ func (p plan) without(down func(name string) bool) plan {
 	return p
 }
 
-// targets returns the KEKs that a record is to be wrapped by. A record does not say
-// which rule it was made for. Its Sets are those whose KEK wraps it; if there is none,
-// those of which a recovery KEK does; if there is none of these either, its KEK was
-// replaced by another, which is clear only if there is just one that it can be. So a
-// DEK never gets a wrapping by a KEK of rules that it has nothing to do with.
-func (p *policy) targets(r *Record) []string {
-	wraps := func(name string) bool {
-		return slices.ContainsFunc(r.Wrappings, func(w Wrapping) bool { return w.KEK == name })
-	}
-	for _, its := range []func(Set) bool{
-		func(s Set) bool { return wraps(s.KEK) },
-		func(s Set) bool { return slices.ContainsFunc(s.Recovery, wraps) },
-		func(s Set) bool { return s.KEK == p.sets[0].KEK && p.oneKEK() },
-	} {
-		var keks []string
-		for _, s := range p.sets {
-			if its(s) {
-				keks = append(keks, s.names()...)
-			}
-		}
-		if len(keks) > 0 {
-			return unique(keks)
-		}
-	}
-	return nil
-}
-
-// oneKEK reports whether all Sets have the same KEK.
-func (p *policy) oneKEK() bool {
-	return !slices.ContainsFunc(p.sets, func(s Set) bool { return s.KEK != p.sets[0].KEK })
-}
-
 // plan says what is to be done to a record. It depends on nothing but its arguments.
 func (p *policy) plan(r *Record) plan {
 	targets := p.targets(r)
-	out := plan{homeless: len(targets) == 0}
-	for _, name := range targets {
-		if name != p.drop {
-			p.planKEK(&out, r, name)
+	out := plan{homeless: len(targets) == 0, evidence: make(map[string][]string)}
+	for _, t := range targets {
+		if t.kek != p.drop {
+			out.evidence[t.kek] = t.evidence
+			p.planKEK(&out, r, t.kek)
 		}
 	}
 	for _, w := range r.Wrappings {

@@ -87,12 +87,13 @@ func (m *Manager) prove(ctx context.Context, e *entry, now entry) error {
 // if there is room: a wrapping that somebody else needs is never removed.
 func (e *entry) merge(stored *Record) bool {
 	merged := *stored
-	merged.Wrappings = slices.Concat(missing(stored, e.record), stored.Wrappings)
+	known := missing(stored, e.record)
+	merged.Wrappings = slices.Concat(known, stored.Wrappings)
 	data, err := merged.Marshal()
 	if err != nil {
 		return false
 	}
-	e.record, e.data = &merged, data
+	e.record, e.data, e.merged = &merged, data, known
 	return true
 }
 

@@ -50,8 +50,8 @@ func (m *Manager) Sealing() []SealerState {
 	for _, s := range m.used() {
 		state := SealerState{KEK: s.kek}
 		switch {
-		case s.halted != nil:
-			state.Err = s.halted
+		case s.halted() != nil:
+			state.Err = s.halted()
 		case s.sealing() != nil:
 		case s.failure != nil:
 			state.Err = s.failure
@@ -86,12 +86,21 @@ func (m *Manager) Ready(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Locate asks the store for an answer and returns the id of the etcd cluster that gave
-// it, 0 if the store is not etcd. After etcd was restored as another cluster, ClusterID
-// is of the old one until somebody asks.
-func (m *Manager) Locate(ctx context.Context) (uint64, error) {
-	err := m.answers(ctx)
-	return m.store.ClusterID(), err
+// Locate asks the store for an answer, since somebody met an etcd cluster that is not
+// ClusterID's: after etcd was restored as another cluster, that is of the old one until
+// somebody asks. If the answer is the old one's still, the store connects anew and is asked
+// again.
+func (m *Manager) Locate(ctx context.Context, met uint64) error {
+	if err := m.answers(ctx); err != nil || m.store.ClusterID() == met {
+		return err
+	}
+	store, ok := m.store.(Reconnecter)
+	if !ok {
+		return nil
+	}
+	m.log.Info("the keyring connects to etcd anew, since its address leads to another cluster by now")
+	store.Reconnect()
+	return m.answers(ctx)
 }
 
 // answers reports whether the store answers.
@@ -99,6 +108,18 @@ func (m *Manager) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.config.StoreTimeout)
 	defer cancel()
 	return timedOut(m.store.Ping(ctx))
+}
+
+// halted returns why the Sealer's DEK may not seal, nil if it may or there is none. The
+// caller holds the Manager's mu.
+func (s *Sealer) halted() error {
+	switch {
+	case s.current != nil:
+		return s.current.halted
+	case s.candidate != nil:
+		return s.candidate.halted
+	}
+	return nil
 }
 
 // sealing returns the DEK that seals, nil if there is none.

@@ -20,7 +20,7 @@ type rewrapped struct {
 	proved  []Wrapping // wrappings in record that were unwrapped and gave the DEK
 	added   []Wrapping
 	dropped []Wrapping
-	kept    []Wrapping // those to be dropped that do not give the DEK here, so that they are not this process's to drop
+	kept    []Wrapping // those that do not give the DEK here, so that they are not this process's to drop, and say nothing of the DEK's rules
 	errs    []error    // what could not be done and is worth another try
 }
 
@@ -46,7 +46,11 @@ func (w *wrapper) rewrap(ctx context.Context, r *Record, p plan, views map[strin
 	}
 	defer clear(work.dek)
 	for i := len(p.add) - 1; i >= 0; i-- { // the first of them is to stand first
-		if err := work.add(ctx, p.add[i], views[p.add[i]].version); err != nil {
+		its, err := work.belongs(ctx, p.evidence[p.add[i]])
+		if err == nil && its {
+			err = work.add(ctx, p.add[i], views[p.add[i]].version)
+		}
+		if err != nil {
 			work.out.errs = append(work.out.errs, err)
 		}
 	}
@@ -87,6 +91,32 @@ func (w *rewrapping) open(ctx context.Context, p plan) error {
 		return fmt.Errorf("%w: %s", ErrNoKEK, names(w.out.record))
 	}
 	return joinKEKErrors(errs)
+}
+
+// belongs reports whether one of the KEKs that are evidence of the DEK's rules gives it.
+func (w *rewrapping) belongs(ctx context.Context, evidence []string) (bool, error) {
+	if len(evidence) == 0 {
+		return true, nil
+	}
+	var errs []error
+	for i := range w.out.record.Wrappings {
+		one := &w.out.record.Wrappings[i]
+		if !slices.Contains(evidence, one.KEK) || proves(w.out.kept, &Record{Wrappings: []Wrapping{*one}}) {
+			continue
+		}
+		switch err := w.prove(ctx, one); {
+		case err == nil:
+			return true, nil
+		case passing(err):
+			errs = append(errs, err)
+		default:
+			w.out.kept = append(w.out.kept, *one)
+		}
+	}
+	if len(errs) == 0 {
+		return false, nil
+	}
+	return false, joinKEKErrors(errs)
 }
 
 // add wraps the DEK by a KEK and puts the wrapping first.
@@ -223,7 +253,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 	switch {
 	case todo.empty():
 		return unchanged, nil, nil
-	case record.Claim != nil && record.Claim.By != m.self && now.Before(record.Claim.Until):
+	case record.Claim.holds(m.self, now):
 		return busy, nil, nil
 	}
 	if todo = todo.without(run.isDown); todo.empty() || !m.wraps.canOpen(record, run.isDown) {
@@ -238,7 +268,7 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 	}
 	patience := time.Duration(2*len(todo.add)+len(todo.drop)+2) * m.config.KEKTimeout
 	claimed := *record
-	claimed.Claim = &Claim{By: m.self, Until: now.Add(patience + 3*m.config.StoreTimeout).UTC().Truncate(time.Second)}
+	claimed.Claim = &Claim{By: m.self, Until: now.Add(min(patience+3*m.config.StoreTimeout, maxClaim)).UTC().Truncate(time.Second)}
 	revision, err := m.writeRecord(ctx, &claimed, stored.Revision)
 	if err != nil {
 		return conflictOr(failed, err), nil, notConflict(err)
@@ -272,6 +302,15 @@ func (m *Manager) rewrapRecord(ctx context.Context, id envelope.ID, run *pass) (
 		return failed, next, joinKEKErrors(next.errs)
 	}
 	return changed, next, nil
+}
+
+// maxClaim is how long a claim can last. One that says more was made by a clock that is
+// wrong, or by somebody who wants to keep a record from being rewrapped.
+const maxClaim = time.Hour
+
+// holds reports whether a claim keeps a process from rewrapping. It may be nil.
+func (c *Claim) holds(self string, now time.Time) bool {
+	return c != nil && c.By != self && now.Before(c.Until) && c.Until.Sub(now) <= maxClaim
 }
 
 func conflictOr(other outcome, err error) outcome {
@@ -337,7 +376,7 @@ func (m *Manager) keep(r *Record, kept []Wrapping) {
 	defer m.mu.Unlock()
 	for i := range kept {
 		m.kept[keptKey(r, &kept[i])] = m.config.Now().Add(keepTime)
-		m.log.Warn("an older wrapping of a DEK does not give it here and stays in its record", "dek", r.ID.String(),
+		m.log.Warn("a wrapping of a DEK does not give it here and stays in its record", "dek", r.ID.String(),
 			"kek", kept[i].KEK, "keyVersion", kept[i].Version)
 	}
 }

@@ -1,7 +1,6 @@
 package dek
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -312,9 +311,8 @@ func (m *Manager) proveLater() {
 func (m *Manager) openLater(ctx context.Context, id envelope.ID) (*envelope.Key, bool) {
 	m.mu.Lock()
 	var later *Record
-	var raw []byte
 	if e := m.known[id]; e != nil {
-		later, raw = e.later, e.laterRaw
+		later = e.later
 	}
 	m.mu.Unlock()
 	if later == nil {
@@ -326,10 +324,18 @@ func (m *Manager) openLater(ctx context.Context, id envelope.ID) (*envelope.Key,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.known[id]; e != nil && e.state == present && bytes.Equal(e.laterRaw, raw) {
-		e.proved = []Wrapping{*wrapped}
-		e.adopt(later, raw)
-		m.settled(e)
-	}
+	m.provedLater(id, wrapped)
 	return key, true
+}
+
+// provedLater takes the record of an entry that was postponed for proved, if a wrapping
+// that was just unwrapped is in it. The caller holds mu.
+func (m *Manager) provedLater(id envelope.ID, w *Wrapping) {
+	e := m.known[id]
+	if e == nil || e.later == nil || e.state != present || !proves([]Wrapping{*w}, e.later) {
+		return
+	}
+	e.proved = []Wrapping{*w}
+	e.adopt(e.later, e.laterRaw)
+	m.settled(e)
 }

@@ -32,7 +32,6 @@ type Sealer struct {
 	demanded  bool              // somebody wanted to seal and the record of a new DEK is not stored yet
 	unused    bool              // see Manager.Use
 	failure   error             // why no DEK could be had at the last try; nil after one that succeeded
-	halted    error             // why the current DEK may not seal; nil if it may, see judge
 	failedTil int64             // until when nobody tries again, nanoseconds since 1970
 }
 
@@ -147,13 +146,19 @@ func (s *Sealer) revive(ctx context.Context) (*active, error) {
 	s.m.mu.Lock()
 	a := s.current
 	live := s.live.Load() != nil
-	halted := s.halted
+	var halted error
+	if a != nil && a.halted != nil {
+		halted = a.halted
+		if s.outgrown(a) {
+			a = nil
+		}
+	}
 	s.m.mu.Unlock()
 	switch {
-	case halted != nil:
-		return nil, halted
 	case a == nil || a.spent(s.m.clock()):
 		return nil, nil
+	case halted != nil:
+		return nil, halted
 	case live:
 		return a, nil
 	}
@@ -164,7 +169,14 @@ func (s *Sealer) revive(ctx context.Context) (*active, error) {
 	return s.live.Load(), nil
 }
 
-// prepare returns the candidate, and makes one if there is none of use.
+// outgrown reports whether a DEK that may not seal is to be replaced: its KEK wraps, by
+// another version than the one that was switched off. The caller holds the Manager's mu.
+func (s *Sealer) outgrown(a *active) bool {
+	return a.stale.Load() && !s.m.health[s.kek].sealing.stops(&s.m.config, s.m.clock())
+}
+
+// prepare returns the candidate, and makes one if there is none of use. It fails if the
+// candidate may not seal.
 func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 	m := s.m
 	m.mu.Lock()
@@ -172,9 +184,13 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 		m.discard(s)
 	}
 	a := s.candidate
+	var halted error
+	if a != nil {
+		halted = a.halted
+	}
 	m.mu.Unlock()
 	if a != nil {
-		return a, nil
+		return a, halted
 	}
 	created := time.Unix(0, m.clock()).UTC().Truncate(time.Second)
 	sealUntil := created.Add(m.config.Lifetime).Truncate(time.Second)

@@ -65,6 +65,24 @@ func TestHangingKEK(t *testing.T) {
 	})
 }
 
+// TestRecoveryKEKHangs has a KEK for recovery not answer while a DEK is made: who wants to
+// seal does not wait for as long as for the KEK itself, and the wrapping comes later.
+func TestRecoveryKEKHangs(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		release := w.recovery.Block()
+		m, _ := w.running()
+		w.wrapBy(m, main, recovery)
+		began := time.Now()
+		key := w.seal(w.sealer(m, recovery))
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the first seal took %s", took)
+		}
+		release()
+		w.pass(2*dek.DefaultInterval + dek.DefaultRotateDelay)
+		w.wantWrappers(key, "recovery:1 main:1")
+	})
+}
+
 func TestStoreFailures(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.sealer(w.manager())

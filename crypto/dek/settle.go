@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // maxSettleTries bounds how often one call mends a record that is broken again at
@@ -110,6 +111,9 @@ func (m *Manager) create(ctx context.Context, e *entry, now entry) error {
 func (m *Manager) replace(ctx context.Context, e *entry, now entry) error {
 	ctx, cancel := context.WithTimeout(ctx, m.config.StoreTimeout)
 	defer cancel()
+	if err := m.auditWrappings(EventRewrap, now.record, now.merged, kek.WhyChangedRecord); err != nil {
+		return err
+	}
 	_, err := m.store.Update(ctx, e.id, now.data, now.badRevision)
 	switch {
 	case err == nil:

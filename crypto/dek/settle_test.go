@@ -32,9 +32,7 @@ func (w *world) held() (release func()) {
 
 func TestRemovedRecord(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		m, s, key := w.sealing()
 		before := w.record(key.ID())
 		release := w.held()
 		w.store.Remove(key.ID())
@@ -67,9 +65,7 @@ func proofEqual(a, b *dek.Record) bool {
 
 func TestKeyWaitsForRecord(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		release := w.held()
 		w.store.Remove(key.ID())
 		synctest.Wait()
@@ -90,9 +86,7 @@ func TestKeyWaitsForRecord(t *testing.T) {
 
 func TestRecordIsLostAgain(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		creates, heard := 0, make(chan struct{})
 		w.store.Hook(func(_ context.Context, op string, do func()) error {
 			do()
@@ -122,9 +116,7 @@ func TestRecordIsLostAgain(t *testing.T) {
 // there, and before they hear of it.
 func TestReadIsOutdated(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		m, _, key := w.sealing()
 		heard := make(chan struct{})
 		w.store.Hook(func(_ context.Context, op string, do func()) error {
 			do()
@@ -164,9 +156,7 @@ func TestRecordIsNotYetThere(t *testing.T) {
 
 func TestTombstone(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		first := w.seal(s)
+		_, s, first := w.sealing()
 		w.bury(first.ID())
 		synctest.Wait()
 		if _, ok := s.TryKey(); ok {

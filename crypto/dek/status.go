@@ -1,7 +1,6 @@
 package dek
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
+	"github.com/etcdseal/etcdseal/kek"
 )
 
 // Status is what the records of a keyring say about the KEKs that they need.
@@ -20,6 +20,9 @@ type Status struct {
 	DEKs       []DEKStatus     // of the records that can be read, ordered by id
 	// Missing are the records that a KEK of their rules does not wrap.
 	Missing []MissingWrapping
+	// Leftover are the KEKs that no rule names and that wrap records all the same,
+	// ordered by name. Nobody removes their wrappings but by order (RotateOptions.DropKEK).
+	Leftover []LeftoverKEK
 	// Strange are the records that this configuration cannot make anything of.
 	Strange map[envelope.ID]error
 	// Unreadable are the records of which no KEK is configured.
@@ -49,6 +52,13 @@ type MissingWrapping struct {
 	KEK string
 }
 
+// LeftoverKEK is a KEK that wraps records and that no rule names.
+type LeftoverKEK struct {
+	KEK     string
+	Records int // that it wraps
+	Alone   int // of these, that no other KEK wraps which is configured
+}
+
 // VersionStatus is what one version of a KEK is needed for.
 type VersionStatus struct {
 	KEK, Version string
@@ -56,7 +66,7 @@ type VersionStatus struct {
 	Used         bool // a rule names the KEK
 	Current      bool // the KEK would wrap by it now
 	Records      int  // that it wraps
-	Needed       int  // of these, that nothing else of this configuration wraps
+	Needed       int  // of these, that nothing else opens as far as this configuration goes
 	// Until is when the last record stopped to need it: backups of etcd or of the
 	// keyring from before need it. Zero while a record needs it, and if that is not
 	// known.
@@ -69,9 +79,9 @@ type VersionStatus struct {
 // Safe reports whether no record that is in the keyring now needs the version.
 func (v *VersionStatus) Safe() bool { return len(v.Because) == 0 }
 
-// Status reads the keyring and asks the KEKs for their versions. It unwraps nothing:
-// whether a wrapping is good is found out by rewrapping. The error says that the keyring
-// could not be read.
+// Status reads the keyring and asks the KEKs for their versions. Before it calls a version
+// safe that is in records, it opens each of them by another wrapping: so it unwraps nothing
+// once all records are rewrapped. The error says that the keyring could not be read.
 func (m *Manager) Status(ctx context.Context) (*Status, error) {
 	records, err := m.list(ctx)
 	if err != nil {
@@ -92,13 +102,22 @@ func (m *Manager) Status(ctx context.Context) (*Status, error) {
 	m.mu.Lock()
 	p := m.policy()
 	m.mu.Unlock()
-	count := counting{m: m, p: p, out: out, versions: map[KEKVersion]*VersionStatus{}}
+	count := counting{
+		m: m, p: p, out: out, versions: map[KEKVersion]*VersionStatus{}, used: map[string]bool{}, leftover: map[string]*LeftoverKEK{},
+		doubts: map[KEKVersion]*doubt{}, current: map[string]time.Time{},
+	}
 	for name, v := range p.views {
 		count.version(name, v.version).Current = true
+	}
+	for _, s := range p.sets {
+		for _, name := range s.names() {
+			count.used[name] = true
+		}
 	}
 	for _, r := range records.usable {
 		count.record(r)
 	}
+	count.prove(kek.WithWhy(ctx, kek.WhyProof), records.usable)
 	count.judge()
 	return out, nil
 }
@@ -109,6 +128,11 @@ type counting struct {
 	p        *policy
 	out      *Status
 	versions map[KEKVersion]*VersionStatus
+	used     map[string]bool // KEKs that rules name
+	leftover map[string]*LeftoverKEK
+	doubts   map[KEKVersion]*doubt
+	// current is when a record was first wrapped by the current version of a KEK.
+	current map[string]time.Time
 }
 
 func (c *counting) version(name, version string) *VersionStatus {
@@ -136,6 +160,9 @@ func (c *counting) record(r *Record) {
 		seen[key] = true
 		v := c.version(w.KEK, w.Version)
 		v.Records++
+		if first, ok := c.current[w.KEK]; v.Current && (!ok || w.when(r).Before(first)) {
+			c.current[w.KEK] = w.when(r)
+		}
 		if at, ok := c.freed(r, key); ok {
 			v.Until = later(v.Until, at)
 		} else {
@@ -145,6 +172,32 @@ func (c *counting) record(r *Record) {
 	for _, d := range r.Dropped {
 		v := c.version(d.KEK, d.Version)
 		v.Until = later(v.Until, d.At)
+	}
+	c.leftovers(r)
+}
+
+// leftovers counts the KEKs of a record that no rule names.
+func (c *counting) leftovers(r *Record) {
+	if len(c.used) == 0 {
+		return
+	}
+	var names []string
+	for _, w := range r.Wrappings {
+		names = append(names, w.KEK)
+	}
+	for _, name := range unique(names) {
+		if c.used[name] {
+			continue
+		}
+		l := c.leftover[name]
+		if l == nil {
+			l = &LeftoverKEK{KEK: name}
+			c.leftover[name] = l
+		}
+		l.Records++
+		if !slices.ContainsFunc(names, func(o string) bool { return o != name && c.m.wraps.keks[o] != nil }) {
+			l.Alone++
+		}
 	}
 }
 
@@ -168,62 +221,6 @@ func later(a, b time.Time) time.Time {
 	}
 	return a
 }
-
-// judge says of each version whether it is safe to disable.
-func (c *counting) judge() {
-	used := map[string]bool{}
-	for _, s := range c.p.sets {
-		for _, name := range s.names() {
-			used[name] = true
-		}
-	}
-	for _, key := range slices.SortedFunc(maps.Keys(c.versions), compareVersions) {
-		v := c.versions[key]
-		v.Used = used[v.KEK]
-		because := func(format string, args ...any) { v.Because = append(v.Because, fmt.Sprintf(format, args...)) }
-		if v.Needed > 0 {
-			v.Until = time.Time{}
-			because("%s by nothing else that is configured", wrapped(v.Needed))
-		}
-		if _, known := c.p.views[v.KEK]; v.Used && !known {
-			because("the KEK does not say which version is the current one")
-		}
-		if v.Used && v.Current {
-			because("it is the current version of a KEK that rules name")
-		}
-		if n := len(c.out.Strange); n > 0 {
-			because("%s unknown to this configuration, which may need it", records(n))
-		}
-		c.out.Versions = append(c.out.Versions, *v)
-	}
-	slices.SortStableFunc(c.out.Versions, func(a, b VersionStatus) int {
-		return cmp.Or(cmp.Compare(a.KEK, b.KEK), cmp.Compare(order(a), order(b)), b.Until.Compare(a.Until), cmp.Compare(a.Version, b.Version))
-	})
-}
-
-func order(v VersionStatus) int {
-	switch {
-	case v.Current:
-		return 0
-	case v.Records > 0:
-		return 1
-	default:
-		return 2
-	}
-}
-
-func compareVersions(a, b KEKVersion) int {
-	return cmp.Or(cmp.Compare(a.KEK, b.KEK), cmp.Compare(a.Version, b.Version))
-}
-
-func records(n int) string {
-	if n == 1 {
-		return "1 record is"
-	}
-	return fmt.Sprintf("%d records are", n)
-}
-
-func wrapped(n int) string { return records(n) + " wrapped" }
 
 // Wrapped is how many records one KEK of a Set wraps, and by which versions.
 type Wrapped struct {
@@ -254,8 +251,8 @@ func (m *Manager) Wrapped() []Wrapped {
 		if e.later != nil {
 			record = e.later
 		}
-		for _, name := range p.targets(record) {
-			count(counts[name], record, p.views[name].version)
+		for _, t := range p.targets(record) {
+			count(counts[t.kek], record, p.views[t.kek].version)
 		}
 	}
 	var out []Wrapped

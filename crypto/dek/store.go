@@ -87,6 +87,15 @@ type Burier interface {
 	Exhume(ctx context.Context, id envelope.ID, data []byte) (revision int64, err error)
 }
 
+// Reconnecter is a Store that can connect anew. Its address may lead elsewhere by now than
+// its connections do: to an etcd that was restored beside one which is still alive.
+type Reconnecter interface {
+	Store
+	// Reconnect gives up the connections. Calls that are under way may fail as
+	// ErrStoreUnavailable. It does nothing if it was called a moment ago.
+	Reconnect()
+}
+
 // Stored is a record as a Store has it.
 type Stored struct {
 	ID       envelope.ID

@@ -15,9 +15,7 @@ import (
 
 func TestDamagedRecord(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		other := w.seal(w.sealer(w.manager()))
 		synctest.Wait()
 		before := w.record(key.ID())
@@ -46,9 +44,7 @@ func TestDamagedRecord(t *testing.T) {
 
 func TestRecordOfNewerVersion(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		first := w.seal(s)
+		m, s, first := w.sealing()
 		newer := `{"version":2,"id":"` + first.ID().String() + `"}`
 		w.store.Put(first.ID(), []byte(newer))
 		synctest.Wait()
@@ -71,25 +67,14 @@ func TestRecordOfNewerVersion(t *testing.T) {
 // that is current now.
 func (w *world) rewrapped(r *dek.Record) *dek.Record {
 	w.t.Helper()
-	old := r.Wrappings[0]
-	secret, err := w.main.Unwrap(w.t.Context(), kek.Wrapping{Version: old.Version, Algorithm: old.Algorithm, Ciphertext: old.Ciphertext})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	wrapped, err := w.main.Wrap(w.t.Context(), secret)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	again := *r
-	again.Wrappings = []dek.Wrapping{{KEK: main, Version: wrapped.Version, Algorithm: wrapped.Algorithm, Ciphertext: wrapped.Ciphertext}}
+	again.Wrappings = []dek.Wrapping{w.wrappedBy(main, w.main, w.unwrapped(r.Wrappings[0]))}
 	return &again
 }
 
 func TestRewrappedByAnother(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		w.main.Rotate("2")
 		again := w.rewrapped(w.record(key.ID()))
 		unwraps := w.main.Calls(kek.OpUnwrap)
@@ -118,9 +103,7 @@ func TestRewrappedByAnother(t *testing.T) {
 // TestLostWhileProved removes a rewrapped record while it is being proved.
 func TestLostWhileProved(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		w.main.Rotate("2")
 		again := w.rewrapped(w.record(key.ID()))
 		proved := w.main.Block(kek.OpUnwrap)
@@ -145,9 +128,7 @@ func TestLostWhileProved(t *testing.T) {
 
 func TestWrappingAdded(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		r := *w.record(key.ID())
 		r.Wrappings = append(slices.Clone(r.Wrappings), dek.Wrapping{KEK: "elsewhere", Version: "1", Algorithm: "x", Ciphertext: []byte{1}})
 		w.put(key.ID(), &r)
@@ -299,16 +280,7 @@ func TestProcessesDoNotFight(t *testing.T) {
 		key := w.seal(w.sealer(m))
 		w.opens(m, key)
 		r := w.record(key.ID())
-		main := r.Wrappings[0]
-		secret, err := w.main.Unwrap(t.Context(), kek.Wrapping{Version: main.Version, Algorithm: main.Algorithm, Ciphertext: main.Ciphertext})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wrapped, err := w.recovery.Wrap(t.Context(), secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Wrappings = []dek.Wrapping{{KEK: recovery, Version: wrapped.Version, Algorithm: wrapped.Algorithm, Ciphertext: wrapped.Ciphertext}}
+		r.Wrappings = []dek.Wrapping{w.wrappedBy(recovery, w.recovery, w.unwrapped(r.Wrappings[0]))}
 		w.put(key.ID(), r)
 		other, _ := w.running(func(c *dek.Config) { c.KEKs = map[string]kek.KEK{recovery: w.recovery} })
 		w.pass(10 * dek.DefaultInterval)
@@ -332,9 +304,7 @@ func TestProcessesDoNotFight(t *testing.T) {
 // in the store: it writes nothing, and looks again in case that changes.
 func TestNothingGivesTheDEK(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		m, _ := w.running()
-		s := w.sealer(m)
-		key := w.seal(s)
+		_, s, key := w.sealing()
 		spoiled := w.record(key.ID())
 		spoiled.Wrappings[0].Ciphertext[5] ^= 1
 		w.main.FailVersion("1", kek.Disabled)

@@ -62,7 +62,7 @@ func (w *wrapper) call(ctx context.Context, h *holder, op string, do func(ctx co
 
 // version asks a KEK which version it would wrap by.
 func (w *wrapper) version(ctx context.Context, h *holder) (v string, err error) {
-	err = w.call(ctx, h, kek.OpVersion, func(ctx context.Context) (err error) {
+	err = w.call(kek.WithWhy(ctx, kek.WhyVersion), h, kek.OpVersion, func(ctx context.Context) (err error) {
 		v, err = h.kek.Version(ctx)
 		return err
 	})
@@ -147,6 +147,10 @@ type fresh struct {
 	missing []error // why wrappings by recovery KEKs are missing
 }
 
+// recoveryPatience is how long a KEK for recovery may take to wrap a new DEK and to prove
+// it. Somebody may wait to seal; a wrapping that is missing is added afterwards.
+const recoveryPatience = 10 * time.Second
+
 // make makes a DEK that is wrapped by all of the KEKs named. Only the first has to
 // answer: without the others the DEK can do its work, if not survive the first.
 func (w *wrapper) make(ctx context.Context, keks []string, created, sealUntil time.Time) (*fresh, error) {
@@ -157,7 +161,12 @@ func (w *wrapper) make(ctx context.Context, keks []string, created, sealUntil ti
 		ID: envelope.DeriveID(dek, w.authKey, w.keyring), Keyring: w.keyring, Created: created, SealUntil: sealUntil,
 	}}
 	for i, name := range keks {
-		wrapped, err := w.wrap(ctx, w.keks[name], f.record, dek)
+		bounded, cancel := ctx, func() {}
+		if i > 0 {
+			bounded, cancel = context.WithTimeout(ctx, recoveryPatience)
+		}
+		wrapped, err := w.wrap(bounded, w.keks[name], f.record, dek)
+		cancel()
 		switch {
 		case err == nil:
 			f.record.Wrappings = append(f.record.Wrappings, *wrapped)

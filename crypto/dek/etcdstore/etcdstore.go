@@ -70,9 +70,14 @@ type Store struct {
 	seen position
 
 	fell chan struct{} // holds one: etcd was put back to an older state
+
+	connections connections
 }
 
-var _ dek.Burier = (*Store)(nil)
+var (
+	_ dek.Burier      = (*Store)(nil)
+	_ dek.Reconnecter = (*Store)(nil)
+)
 
 // Dial returns a Store. It does not wait for etcd, so that a proxy can start before it:
 // calls wait instead. The error says what is wrong with the Config.
@@ -89,12 +94,13 @@ func Dial(c Config) (*Store, error) {
 	if c.KeepAlive < keepAliveMin {
 		return nil, fmt.Errorf("dialing keyring's etcd: a keepalive of %s is too short, etcd allows %s", c.KeepAlive, keepAliveMin)
 	}
+	s := &Store{prefix: c.Prefix, fell: make(chan struct{}, 1)}
 	config := clientv3.Config{
 		Endpoints: c.Endpoints, DialTimeout: connectTimeout, DialKeepAliveTime: c.KeepAlive, DialKeepAliveTimeout: keepAliveTimeout,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: connectTimeout,
-		})},
+		}), grpc.WithContextDialer(s.connections.dial)},
 		Logger: zap.NewNop(), // its errors are returned; it would print every retry
 	}
 	if c.Credentials != nil {
@@ -107,7 +113,8 @@ func Dial(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dialing keyring's etcd: %w", err)
 	}
-	return &Store{prefix: c.Prefix, client: client, close: sync.OnceValue(client.Close), fell: make(chan struct{}, 1)}, nil
+	s.client, s.close = client, sync.OnceValue(client.Close)
+	return s, nil
 }
 
 // RecordKey implements dek.Store.
