@@ -162,11 +162,11 @@ func New(cfg Config) (*KEK, error) {
 	if options.Cloud.ActiveDirectoryAuthorityHost == "" {
 		return nil, fmt.Errorf("opening Key Vault %s: no cloud is known that the name belongs to: set authorityHost to its login service", cfg.VaultURL)
 	}
+	silenceSDK()
 	k.login, err = newLogin(cfg.Credential, options)
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)
 	}
-	silenceSDK()
 	k.client, err = azkeys.NewClient("https://"+host, k.login, &azkeys.ClientOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)

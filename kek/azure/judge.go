@@ -215,9 +215,13 @@ func readProblem(answer *http.Response) *Problem {
 	return p
 }
 
+// maxWord is the longest word of an answer that errors and logs repeat, in bytes: more
+// than any code or request id has, less than a DEK has in Base64.
+const maxWord = 40
+
 // plainCode returns a code if it is one that may be logged, else "".
 func plainCode(code string) string {
-	if len(code) > 64 {
+	if len(code) > maxWord {
 		return ""
 	}
 	for _, c := range code {

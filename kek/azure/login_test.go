@@ -161,6 +161,21 @@ func TestSecretIsReloaded(t *testing.T) {
 	})
 }
 
+// So is a certificate that was renewed in its file.
+func TestCertificateIsReloaded(t *testing.T) {
+	_, old := certificate(t)
+	registered, renewed := certificate(t)
+	l := newLab(t)
+	l.AddApp(emulator.App{ClientID: "app", Certificate: registered})
+	k := l.open(t, func(c *azure.Config) {
+		c.Credential = azure.Credential{Type: azure.ClientCertificate, TenantID: emulator.DefaultTenant, ClientID: "app", CertificateFile: l.write(t, "c.pem", old)}
+	})
+	_, err := k.Version(t.Context())
+	wants(t, "with the old certificate", err, kek.Unavailable, "AADSTS700027", "certificateFile")
+	l.write(t, "c.pem", renewed)
+	opens(t, k, must(t, k))
+}
+
 // Tokens that expire, are refused before their time or are revoked are replaced
 // without a call failing, and otherwise one lasts.
 func TestTokens(t *testing.T) {

@@ -187,7 +187,7 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 // plainID returns an identifier if it is one that may be logged, else "".
 func plainID(id string) string {
-	if len(id) > 64 {
+	if len(id) > maxWord {
 		return ""
 	}
 	for _, c := range id {
