@@ -86,6 +86,12 @@ func TestReport(t *testing.T) {
 	if f := r.Figures[len(r.Figures)-1]; f.Met || f.Value != 49 {
 		t.Errorf("overhead is %+v, want 49 and missed", f)
 	}
+	for value, met := range map[float64]bool{9: false, 10: true, 11: false} {
+		r.addExact("unwraps", value, 10)
+		if f := r.Figures[len(r.Figures)-1]; f.Met != met {
+			t.Errorf("%v unwraps where 10 are wanted: met %t", value, f.Met)
+		}
+	}
 	var table, asJSON bytes.Buffer
 	if err := r.write(&table, "table"); err != nil || !strings.Contains(table.String(), "MISSED") {
 		t.Errorf("table does not say MISSED (%v):\n%s", err, table.String())

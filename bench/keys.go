@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,6 +163,11 @@ func (v *vault) slow() {
 	v.server.ForgetCalls()
 }
 
+// operations are the calls that use the key, in their order.
+func (v *vault) operations() []emulator.Call {
+	return slices.DeleteFunc(v.server.Calls(), func(c emulator.Call) bool { return c.Op != emulator.OpWrap && c.Op != emulator.OpUnwrap })
+}
+
 // measureColdStart lists everything through an etcdseal that has just started, and again.
 func measureColdStart(ctx context.Context, r *rig, values, deks int, rep *report, stderr io.Writer) (err error) {
 	v, err := startVault(ctx, r, "cold")
@@ -190,7 +196,7 @@ func measureColdStart(ctx context.Context, r *rig, values, deks int, rep *report
 		return err
 	}
 	fmt.Fprintf(stderr, "first list %v, second list %v\n", cold.Round(time.Millisecond), warm.Round(time.Millisecond))
-	rep.addFigure(fmt.Sprintf("cold start, %d values under %d DEKs: unwraps of them", values, deks), float64(unwraps), float64(deks), "")
+	rep.addExact(fmt.Sprintf("cold start, %d values under %d DEKs, %d clients: unwraps of them", values, deks, keysReaders), float64(unwraps), float64(deks))
 	rep.addFigure("cold start: first list beyond 1.2 times the second", max(0, (cold-warm*6/5).Seconds()), 1, "s")
 	return s.Stop()
 }
@@ -211,7 +217,7 @@ func measureRotation(ctx context.Context, r *rig, values, deks int, rep *report,
 	if err != nil {
 		return fmt.Errorf("reading etcd's revision: %w", err)
 	}
-	v.key.Rotate(vaultKey)
+	current := v.key.Rotate(vaultKey)
 	v.slow()
 	start := time.Now()
 	tool := exec.CommandContext(ctx, r.bin.etcdseal, "rotate", "--config", v.file("config.yaml"), "--yes")
@@ -219,13 +225,26 @@ func measureRotation(ctx context.Context, r *rig, values, deks int, rep *report,
 		return fmt.Errorf("rotating: %w: %s", err, out)
 	}
 	elapsed := time.Since(start)
-	operations := v.server.Count(emulator.OpWrap) + v.server.Count(emulator.OpUnwrap)
+	operations, rewrapped := len(v.operations()), 0
+	for _, call := range v.operations() {
+		if call.Op == emulator.OpWrap && call.Version == current {
+			rewrapped++
+		}
+	}
+	left, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte(v.prefix()), RangeEnd: []byte("/rotation0"), CountOnly: true})
+	if err != nil {
+		return fmt.Errorf("counting values: %w", err)
+	}
+	if left.Count != int64(values) {
+		return fmt.Errorf("counting values: %d after the rotation, want %d", left.Count, values)
+	}
 	changed, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte(v.prefix()), RangeEnd: []byte("/rotation0"), MinModRevision: before.Header.Revision + 1, KeysOnly: true})
 	if err != nil {
 		return fmt.Errorf("looking for values that were written: %w", err)
 	}
-	rep.addFigure(fmt.Sprintf("rotation, %d values under %d DEKs: key operations", values, deks), float64(operations), float64(3*deks), "")
-	rep.addFigure("rotation: values written", float64(len(changed.Kvs)), 0, "")
+	rep.addExact(fmt.Sprintf("rotation, %d values under %d DEKs: DEKs wrapped by the new version", values, deks), float64(rewrapped), float64(deks))
+	rep.addFigure("rotation: key operations", float64(operations), float64(3*deks), "")
+	rep.addExact("rotation: values written", float64(len(changed.Kvs)), 0)
 	rep.addFigure("rotation: time", elapsed.Seconds(), 5, "s")
 	return nil
 }

@@ -66,6 +66,11 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err
 			return nil, fmt.Errorf("measuring the rotation: %w", err)
 		}
 	}
+	if o.measures(partSteady) {
+		if err := measureSteady(ctx, r, o.steady, rep, stderr); err != nil {
+			return nil, fmt.Errorf("measuring the steady state: %w", err)
+		}
+	}
 	return rep, nil
 }
 

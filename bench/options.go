@@ -20,6 +20,7 @@ const (
 	partStart   = "start"
 	partCold    = "coldstart"
 	partRotate  = "rotation"
+	partSteady  = "steady"
 )
 
 // The names of what can stand between the client and etcd.
@@ -33,7 +34,7 @@ const (
 )
 
 var (
-	allParts       = []string{partGet, partPut, partList, partWatches, partPairs, partStart, partCold, partRotate}
+	allParts       = []string{partGet, partPut, partList, partWatches, partPairs, partStart, partCold, partRotate, partSteady}
 	allTargets     = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS, targetGRPCProxy}
 	defaultTargets = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS}
 )
@@ -48,6 +49,7 @@ type options struct {
 	pairs          int           // idle connections, beyond those of the baseline
 	starts         int           // times that etcdseal is started
 	cold, rotated  int           // values of a cold start and of a rotation
+	steady         time.Duration // how long key operations are counted when nothing happens to keys
 	etcd, etcdseal string        // ready binaries; empty means that they are built
 	bin            string        // where binaries are built
 	dir            string        // parent of the scratch directory; empty means the system's
@@ -74,6 +76,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 	flags.IntVar(&o.starts, "starts", 7, "times that etcdseal is started")
 	flags.IntVar(&o.cold, "cold", 100_000, "values under 10 DEKs that are listed after a start")
 	flags.IntVar(&o.rotated, "rotated", 1_000_000, "values under 20 DEKs that are rotated")
+	flags.DurationVar(&o.steady, "steady", 150*time.Second, "how long key operations are counted when nothing happens to keys")
 	flags.StringVar(&o.etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
 	flags.StringVar(&o.bin, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
@@ -106,7 +109,8 @@ func (o options) validate(rest []string) error {
 	for _, n := range []struct {
 		flag  string
 		value int
-	}{{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-watches", o.watches / watchConns}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / coldDEKs}, {"-rotated", o.rotated / rotatedDEKs}} {
+	}{{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-watches", o.watches / watchConns}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / coldDEKs}, {"-rotated", o.rotated / rotatedDEKs},
+		{"-steady", int(o.steady / steadyLeast)}} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))
 		}

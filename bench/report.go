@@ -47,6 +47,7 @@ type figure struct {
 	Value float64 `json:"value"`
 	Limit float64 `json:"limit"`
 	Unit  string  `json:"unit"`
+	Exact bool    `json:"exact,omitempty"` // the limit is the one value that is right
 	Met   bool    `json:"met"`
 }
 
@@ -63,6 +64,11 @@ func cpuLimit(part string) float64 {
 
 func (r *report) met() bool {
 	return !slices.ContainsFunc(r.Figures, func(f figure) bool { return !f.Met })
+}
+
+// addExact is for a number that has to be what it is said to be, no less and no more.
+func (r *report) addExact(name string, value, want float64) {
+	r.Figures = append(r.Figures, figure{Name: name, Value: value, Limit: want, Exact: true, Met: value == want})
 }
 
 func (r *report) addFigure(name string, value, limit float64, unit string) {

@@ -86,7 +86,7 @@ type AzureCredential struct {
 	// Type is how to log in. Required; there is no default, since a login that
 	// tries one thing after another may find an identity that nobody meant.
 	Type AzureCredentialType
-	// TenantID is the identity's tenant. Required with clientSecret and
+	// TenantID is the id of the identity's tenant, not its domain. Required with clientSecret and
 	// clientCertificate; with workloadIdentity the default is AZURE_TENANT_ID
 	// in the environment, with azureCLI and default whatever they find. Not
 	// with managedIdentity.
@@ -102,8 +102,8 @@ type AzureCredential struct {
 	// ResourceID chooses a user-assigned identity by its resource id. Only
 	// with managedIdentity, and instead of ClientID.
 	ResourceID string
-	// TokenFile is the service account's token, read at each login. Only with
-	// workloadIdentity. Default: AZURE_FEDERATED_TOKEN_FILE in the
+	// TokenFile is the service account's token, read at a login if it was not
+	// read for ten minutes. Only with workloadIdentity. Default: AZURE_FEDERATED_TOKEN_FILE in the
 	// environment.
 	TokenFile string
 	// SecretFile holds the client secret; a newline at its end is not part of
@@ -118,8 +118,8 @@ type AzureCredential struct {
 	// that trust a subject name and issuer. Only with clientCertificate.
 	// Default false.
 	SendCertificateChain bool
-	// AllowedTenants are tenants besides TenantID in which the vault may be,
-	// for an application that is known in several; "*" is all. Not with
+	// AllowedTenants are the ids of tenants besides TenantID in which the vault
+	// may be, for an application that is known in several; "*" is all. Not with
 	// managedIdentity. Default: none.
 	AllowedTenants []string
 }

@@ -156,16 +156,17 @@ func (c *AzureCredential) validate(r *report, path string) {
 	}
 	for i, tenant := range c.AllowedTenants {
 		if tenant != "*" && !tenantForm.MatchString(tenant) {
-			r.add(index(path+".allowedTenants", i), "want the id of a tenant, or \"*\"")
+			r.add(index(path+".allowedTenants", i), "want the id of a tenant, as in 72f988bf-86f1-41af-91ab-2d7cd011db47, or \"*\"")
 		}
 	}
 	if c.TenantID != "" && !tenantForm.MatchString(c.TenantID) {
-		r.add(path+".tenantID", "want the id of a tenant, or its domain")
+		r.add(path+".tenantID", "want the id of a tenant, as in 72f988bf-86f1-41af-91ab-2d7cd011db47: vaults name theirs by it, and a domain would not be known again")
 	}
 }
 
-// tenantForm is the form of a tenant's id or domain name.
-var tenantForm = regexp.MustCompile(`^[0-9A-Za-z.-]{1,253}$`)
+// tenantForm is the form of a tenant's id. A vault says by its id in which tenant it is,
+// so that a login by a domain's name would never be the right one.
+var tenantForm = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 
 // checkVaultURL returns what is wrong with a vault's URL, or "".
 func checkVaultURL(vaultURL string) string {

@@ -78,7 +78,7 @@ func TestParseReadsEveryField(t *testing.T) {
 				VaultURL: "https://h.managedhsm.sovcloud-api.fr", Key: "etcd",
 				Credential: AzureCredential{
 					Type: "clientCertificate", TenantID: "72f988bf-86f1-41af-91ab-2d7cd011db47", ClientID: "0a0a0a0a-1111-2222-3333-444444444444",
-					CertificateFile: "/etc/etcdseal/app.pem", SendCertificateChain: true, AllowedTenants: []string{"contoso.example", "*"},
+					CertificateFile: "/etc/etcdseal/app.pem", SendCertificateChain: true, AllowedTenants: []string{"0b0b0b0b-1111-2222-3333-444444444444", "*"},
 				},
 				AuthorityHost: "https://login.sovcloud-identity.fr", CAFile: "/etc/etcdseal/proxy-ca.pem", ProxyURL: "http://proxy.example:3128",
 				PollInterval: 15 * time.Minute, TryTimeout: 3 * time.Second, Timeout: 7 * time.Second,

@@ -42,6 +42,9 @@ type lab struct {
 	lines  *log
 	admin  string // host:port
 	vault  *emulator.Vault
+	azure  *emulator.Server // around vault
+	// records are those of the keyring before they were edited, by etcd key.
+	records map[string]string
 }
 
 func newLab(env *testscript.Env) *lab { return &lab{dir: env.WorkDir, env: env} }

@@ -29,6 +29,7 @@ func TestScripts(t *testing.T) {
 			"etcd":    command(0, (*lab).startEtcd),
 			"vault":   command(0, (*lab).startVault),
 			"key":     command(1, (*lab).changeKey),
+			"records": command(1, (*lab).editRecords),
 			"start":   command(1, (*lab).startProxy),
 			"await":   command(1, (*lab).await),
 			"signal":  command(1, (*lab).signal),

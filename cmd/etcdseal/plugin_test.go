@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"k8s.io/kms/pkg/service"
 
 	"github.com/etcdseal/etcdseal/kek/kmsv2/kmstest"
 )
 
-// plugin is a KMS v2 plugin whose current key is named by a file, which may change.
+// plugin is a KMS v2 plugin whose current key is named by a file, which may change. It
+// takes the keys that a file names on several lines in turn.
 type plugin struct {
 	*kmstest.Plugin
-	file string
+	file  string
+	asked atomic.Int64
 }
 
 func (p *plugin) Status(ctx context.Context) (*service.StatusResponse, error) {
@@ -32,14 +35,15 @@ func (p *plugin) read() {
 	if err != nil {
 		panic(err) // the script has not made it
 	}
-	p.Rotate(strings.TrimSpace(string(keyID)))
+	ids := strings.Fields(string(keyID))
+	p.Rotate(ids[int(p.asked.Add(1))%len(ids)])
 }
 
 // servePlugin is `kms-plugin SOCKET FILE`: it serves until it is killed, and as plugins
 // do it takes away the socket of one that was.
 func servePlugin() {
 	_ = os.Remove(os.Args[1]) // most often there is none
-	_, err := kmstest.Serve(&plugin{kmstest.New("secret", ""), os.Args[2]}, os.Args[1])
+	_, err := kmstest.Serve(&plugin{Plugin: kmstest.New("secret", ""), file: os.Args[2]}, os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

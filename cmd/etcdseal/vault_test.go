@@ -16,7 +16,8 @@ import (
 	"github.com/etcdseal/etcdseal/kek/azure/emulator"
 )
 
-// startVault starts an emulated Key Vault with a key "etcd". Its address is then in
+// startVault starts an emulated Key Vault with a key "etcd", and one that cannot wrap,
+// "elliptic". Its address is then in
 // $VAULT, which is the login service's too; ca.pem and client.secret are files.
 func (l *lab) startVault(ts *testscript.TestScript, _ []string) {
 	server, err := emulator.New(emulator.Config{})
@@ -24,16 +25,18 @@ func (l *lab) startVault(ts *testscript.TestScript, _ []string) {
 	l.env.Defer(func() { _ = server.Close() })
 	vault := server.AddVault(emulator.VaultConfig{Host: "v.vault.azure.net"})
 	vault.CreateKey("etcd", "RSA", 0)
+	vault.CreateKey("elliptic", "EC", 0)
 	server.AddApp(emulator.App{ClientID: "app", Secret: "the-client-secret"})
 	address, err := server.Listen(context.Background(), "127.0.0.1:0")
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(l.dir, "ca.pem"), server.CA(), 0o600))
 	ts.Check(os.WriteFile(filepath.Join(l.dir, "client.secret"), []byte("the-client-secret\n"), 0o600))
 	ts.Setenv("VAULT", address.String())
-	l.vault = vault
+	l.vault, l.azure = vault, server
 }
 
-// changeKey disables, enables, deletes, recovers or rotates the vault's key.
+// changeKey disables, enables, deletes, recovers or rotates the vault's key, or has
+// something else answer in the vault's stead ("html") and no longer ("itself").
 func (l *lab) changeKey(ts *testscript.TestScript, args []string) {
 	switch args[0] {
 	case "disable", "enable":
@@ -44,6 +47,10 @@ func (l *lab) changeKey(ts *testscript.TestScript, args []string) {
 		l.vault.Recover("etcd")
 	case "rotate":
 		l.vault.Rotate("etcd")
+	case "html":
+		l.azure.Inject(emulator.HTML("", 404))
+	case "itself":
+		l.azure.ClearFaults()
 	default:
 		ts.Fatalf("a key cannot be %s", args[0])
 	}

@@ -19,11 +19,11 @@ var (
 	ErrUnknownDEK = errors.New("the keyring has no record of it; if it is in a backup of etcd or of the keyring, put it back")
 	// ErrBadRecord says that the record of a DEK cannot be used: it is
 	// malformed, of an unknown version, or of another DEK or keyring.
-	ErrBadRecord = errors.New("its record cannot be used")
+	ErrBadRecord = errors.New("its record cannot be used; put it back as it was from a backup of etcd or of the keyring")
 	// ErrMismatch says that a wrapping holds another DEK than its record
 	// says: it was swapped, or the keyring's authentication key or name is
 	// not the one that the DEK was made with.
-	ErrMismatch = errors.New("the wrapping holds another DEK, or keyring.authKeyFile or keyring.name is not what it was made with")
+	ErrMismatch = errors.New("the wrapping holds another DEK, or keyring.authKeyFile or keyring.name is not what it was made with; if its record was changed, put it back from a backup of etcd or of the keyring")
 	// ErrNoKEK says that no KEK that can unwrap a DEK is configured.
 	ErrNoKEK = errors.New("none of the KEKs of its record is configured")
 	// ErrClosed says that the Manager was closed.

@@ -89,8 +89,8 @@ type Config struct {
 	// TryTimeout bounds one try of a call, login included; 0 is
 	// DefaultTryTimeout.
 	TryTimeout time.Duration
-	// Timeout bounds a call with its only second try and all waiting; 0 is
-	// DefaultTimeout.
+	// Timeout bounds a method with everything that it asks, its only second
+	// tries and all waiting; 0 is DefaultTimeout.
 	Timeout time.Duration
 	// Managed, if set, has the key made when there is none, and rotated by
 	// the vault.
@@ -162,11 +162,11 @@ func New(cfg Config) (*KEK, error) {
 	if options.Cloud.ActiveDirectoryAuthorityHost == "" {
 		return nil, fmt.Errorf("opening Key Vault %s: no cloud is known that the name belongs to: set authorityHost to its login service", cfg.VaultURL)
 	}
+	silenceSDK()
 	k.login, err = newLogin(cfg.Credential, options)
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)
 	}
-	silenceSDK()
 	k.client, err = azkeys.NewClient("https://"+host, k.login, &azkeys.ClientOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("opening Key Vault %s: %w", cfg.VaultURL, err)
@@ -215,6 +215,8 @@ func (k *KEK) Wrap(ctx context.Context, dek []byte) (kek.Wrapping, error) {
 		err := fmt.Errorf("the DEK has %d bytes, want %d", len(dek), kek.DEKSize)
 		return kek.Wrapping{}, k.fail(kek.OpWrap, kek.Corrupt, "", err)
 	}
+	ctx, end := k.bound(ctx)
+	defer end()
 	by, err := k.current(ctx, kek.OpWrap)
 	if err != nil {
 		return kek.Wrapping{}, err
@@ -284,6 +286,8 @@ func (k *KEK) Unwrap(ctx context.Context, w kek.Wrapping) ([]byte, error) {
 // when it names it again, at a later call. The first version of all is believed at
 // once.
 func (k *KEK) Version(ctx context.Context) (string, error) {
+	ctx, end := k.bound(ctx)
+	defer end()
 	by, err := k.poll(ctx)
 	return by.id, err
 }

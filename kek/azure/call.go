@@ -23,6 +23,15 @@ const retryPause = 200 * time.Millisecond
 
 var errClosed = errors.New("the KEK is closed")
 
+// errTimeout is the cause of a context that ended because Config.Timeout was over.
+var errTimeout = errors.New("the time for a call is over")
+
+// bound gives a method its time in all. Within it, a bound call has no more than what
+// is left.
+func (k *KEK) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, k.config.Timeout, errTimeout)
+}
+
 // call does something with the vault, within the deadlines, and tries it once more
 // if that can help. do gets the context of one try; a value that comes too late is
 // given to discard, which may be nil. The error is a *kek.Error.
@@ -32,7 +41,7 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 		return none, k.fail(op, kek.Unavailable, version, err)
 	}
 	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, k.config.Timeout)
+	ctx, cancel := k.bound(ctx)
 	defer cancel()
 	stop := context.AfterFunc(k.closing, cancel)
 	defer stop()
@@ -40,11 +49,11 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 	*trace = kek.Trace{ClientRequestID: newRequestID(), KeyID: k.keyID(version)}
 	var last failure
 	for {
-		if left, class, ok := k.gate.wait(ctx); !ok {
+		if shut := k.gate.wait(ctx); shut != nil {
 			if err := k.ended(outer); err != nil {
 				return none, k.fail(op, kek.Unavailable, version, err)
 			}
-			return none, k.fail(op, class, version, leftAlone(last.err, left))
+			return none, k.fail(op, shut.class, version, shut.explain(last.err))
 		}
 		trace.Tries++
 		value, x, err := try(ctx, k, trace.ClientRequestID, do, discard)
@@ -57,11 +66,11 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 		if err := k.ended(outer); err != nil {
 			return none, k.fail(op, kek.Unavailable, version, err)
 		}
-		if x.status == http.StatusUnauthorized && k.login.refuse() {
+		if p, ok := errors.AsType[*Problem](last.err); ok && p.Status == http.StatusUnauthorized && k.login.refuse() {
 			last.again = true
 		}
 		if last.wait > 0 || last.class == kek.Throttled {
-			k.gate.pause(last.class, last.wait)
+			k.gate.pause(last.class, last.wait, x.whom())
 		} else if last.answered {
 			k.gate.pass()
 		}
@@ -71,18 +80,10 @@ func call[T any](ctx context.Context, k *KEK, op, version string, do func(contex
 	}
 }
 
-// leftAlone says that a vault is not asked; before is what it said to this call.
-func leftAlone(before error, left time.Duration) error {
-	text := fmt.Sprintf("the vault asked to be left alone, which lasts another %v", left.Round(time.Millisecond))
-	if before == nil {
-		return errors.New(text)
-	}
-	return fmt.Errorf("%w; %s", before, text)
-}
-
-// ended returns why a call is over whatever the vault says, if it is.
+// ended returns why a call is over whatever the vault says, if it is: the caller's
+// context ended, or the KEK is closed.
 func (k *KEK) ended(outer context.Context) error {
-	if err := outer.Err(); err != nil {
+	if err := outer.Err(); err != nil && context.Cause(outer) != errTimeout {
 		return err
 	}
 	if k.closing.Err() != nil {

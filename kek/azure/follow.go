@@ -34,6 +34,8 @@ type follower struct {
 	due      time.Time
 	// reconsider is the time from which a refused version is reconsidered.
 	reconsider time.Time
+	asked      int             // how often the vault answered, or failed to
+	failed     error           // what came of the last time, nil for a version
 	warned     map[string]bool // what the log was told
 	settled    bool            // the rotation policy was seen to
 }
@@ -47,6 +49,20 @@ func (f *follower) now() (by version, due bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.believed, !time.Now().Before(f.due)
+}
+
+// last returns what came of asking the last time, and how often that was done.
+func (f *follower) last() (by version, failed error, asked int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.believed, f.failed, f.asked
+}
+
+// note takes in what came of asking.
+func (f *follower) note(failed error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failed, f.asked = failed, f.asked+1
 }
 
 // next sets when to ask again.
@@ -73,7 +89,8 @@ func (k *KEK) current(ctx context.Context, op string) (version, error) {
 }
 
 // poll returns the version that is believed, after asking the vault if it is time.
-// While somebody else asks, the others go on with what is believed, if anything is.
+// While somebody else asks, the others go on with what is believed; if nothing is, they
+// wait for what that one comes to.
 func (k *KEK) poll(ctx context.Context) (version, error) {
 	if err := k.begin(ctx); err != nil {
 		return version{}, k.fail(kek.OpVersion, kek.Unavailable, "", err)
@@ -82,6 +99,7 @@ func (k *KEK) poll(ctx context.Context) (version, error) {
 	if !due && by.id != "" {
 		return by, nil
 	}
+	_, _, before := k.follow.last()
 	select {
 	case k.follow.asking <- struct{}{}:
 	default:
@@ -100,12 +118,24 @@ func (k *KEK) poll(ctx context.Context) (version, error) {
 	if by, due = k.follow.now(); !due && by.id != "" {
 		return by, nil
 	}
+	if by, failed, asked := k.follow.last(); asked != before && by.id == "" {
+		return by, failed
+	}
 	return k.look(ctx)
 }
 
 // look asks the vault for the latest version and takes in the answer. The caller
-// holds asking.
+// holds asking. That the caller's context ended is nobody else's affair.
 func (k *KEK) look(ctx context.Context) (version, error) {
+	by, err := k.seek(ctx)
+	if k.ended(ctx) == nil {
+		k.follow.note(err)
+	}
+	return by, err
+}
+
+// seek is what look does.
+func (k *KEK) seek(ctx context.Context) (version, error) {
 	found, err := k.get(ctx, "")
 	if err != nil && k.config.Managed != nil && kek.ClassOf(err) == kek.NotFound {
 		found, err = k.create(ctx)

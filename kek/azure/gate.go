@@ -2,6 +2,8 @@ package azure
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -11,7 +13,7 @@ import (
 	"github.com/etcdseal/etcdseal/kek"
 )
 
-// Pauses after a vault asked for one. It says for how long, or pauseFirst is
+// Pauses after a vault, or the login service, asked for one. It says for how long, or pauseFirst is
 // doubled each time up to pauseLast. What it says is believed up to pauseMost, so
 // that an answer gone wrong does not close a key for days.
 const (
@@ -20,40 +22,57 @@ const (
 	pauseMost  = 5 * time.Minute
 )
 
-// gate keeps calls away from a vault that asked to be left alone.
+// gate keeps calls away from a vault that asked to be left alone, or whose login
+// service did.
 type gate struct {
 	mu      sync.Mutex // guards all below
 	until   time.Time
-	class   kek.Class // of those who are turned away
-	strikes int       // pauses in a row without one answer between them
+	reason  shut // to those who are turned away
+	strikes int  // pauses in a row without one answer between them
 }
 
-// wait waits until calls may pass. If that is not before ctx ends, it returns false
-// and how long it will be at once.
-func (g *gate) wait(ctx context.Context) (left time.Duration, class kek.Class, ok bool) {
+// shut is why a call is not made.
+type shut struct {
+	class kek.Class
+	whom  string // who asked to be left alone
+	left  time.Duration
+}
+
+// explain says so; before is what was said to this call.
+func (s shut) explain(before error) error {
+	text := fmt.Sprintf("%s asked to be left alone, which lasts another %v", s.whom, s.left.Round(time.Millisecond))
+	if before == nil {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%w; %s", before, text)
+}
+
+// wait waits until calls may pass. If that is not before ctx ends, it says so at once.
+func (g *gate) wait(ctx context.Context) *shut {
 	for {
 		g.mu.Lock()
-		left, class := time.Until(g.until), g.class
+		turned := g.reason
+		turned.left = time.Until(g.until)
 		g.mu.Unlock()
-		if left <= 0 {
-			return 0, 0, true
+		if turned.left <= 0 {
+			return nil
 		}
-		if deadline, bounded := ctx.Deadline(); bounded && time.Until(deadline) <= left {
-			return left, class, false
+		if deadline, bounded := ctx.Deadline(); bounded && time.Until(deadline) <= turned.left {
+			return &turned
 		}
-		timer := time.NewTimer(left)
+		timer := time.NewTimer(turned.left)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return left, class, false
+			return &turned
 		}
 	}
 }
 
-// pause closes the gate: for as long as the vault said, or for longer each time if
-// it said nothing. Answers to calls that were under way count once.
-func (g *gate) pause(class kek.Class, said time.Duration) {
+// pause closes the gate: for as long as was said, or for longer each time if nothing
+// was. Answers to calls that were under way count once.
+func (g *gate) pause(class kek.Class, said time.Duration, whom string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -70,7 +89,7 @@ func (g *gate) pause(class kek.Class, said time.Duration) {
 		g.strikes++
 	}
 	if until := now.Add(pause); until.After(g.until) {
-		g.until, g.class = until, class
+		g.until, g.reason = until, shut{class: class, whom: whom}
 	}
 }
 

@@ -126,11 +126,11 @@ func TestGateStrikes(t *testing.T) {
 		var g gate
 		for i := range 10 {
 			for range 5 { // answers to calls that were under way
-				g.pause(kek.Throttled, 0)
+				g.pause(kek.Throttled, 0, "the vault")
 			}
 			want := min(pauseFirst<<i, pauseLast)
 			start := time.Now()
-			if _, _, ok := g.wait(t.Context()); !ok {
+			if g.wait(t.Context()) != nil {
 				t.Fatal("it does not open")
 			}
 			if d := time.Since(start); d < want*3/4 || d > want*5/4 {
@@ -138,7 +138,7 @@ func TestGateStrikes(t *testing.T) {
 			}
 		}
 		g.pass()
-		g.pause(kek.Throttled, 0)
+		g.pause(kek.Throttled, 0, "the vault")
 		start := time.Now()
 		g.wait(t.Context())
 		if d := time.Since(start); d > 2*pauseFirst {

@@ -99,7 +99,7 @@ func (k *KEK) judge(err error, op string, x *exchange) failure {
 		return failure{class: kek.Unavailable, err: p, answered: true}
 	}
 	if e, ok := errors.AsType[*LoginError](err); ok {
-		return failure{class: kek.Unavailable, err: e, again: e.Code == "" && e.cause != nil}
+		return judgeLogin(e)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return failure{class: kek.Unavailable, again: true, err: fmt.Errorf("no answer from %s: %w", x.whom(), context.DeadlineExceeded)}
@@ -110,6 +110,16 @@ func (k *KEK) judge(err error, op string, x *exchange) failure {
 	// What is left is the SDK's, about an answer that it could not read. Its
 	// text may repeat parts of the answer.
 	return failure{class: kek.Unavailable, answered: true, err: fmt.Errorf("the answer, HTTP status %d, is not a Key Vault's: %s", x.status, hintForeign)}
+}
+
+// judgeLogin says what a failed login means: nothing about the key, whatever the
+// reason.
+func judgeLogin(e *LoginError) failure {
+	f := failure{class: kek.Unavailable, err: e, again: e.again, wait: e.wait}
+	if e.Status == http.StatusTooManyRequests {
+		f.class = kek.Throttled
+	}
+	return f
 }
 
 // whom says who was asked last.
@@ -123,12 +133,10 @@ func (x *exchange) whom() string {
 // judgeAnswer says what an error that the vault answered with means.
 func judgeAnswer(answer *http.Response, op string) failure {
 	p := readProblem(answer)
-	f := failure{class: kek.Unavailable, err: p, answered: true}
+	f := failure{class: kek.Unavailable, err: p, answered: true, again: passes(p.Status)}
 	switch p.Status {
 	case http.StatusTooManyRequests:
-		f.class, f.again = kek.Throttled, true
-	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		f.again = true
+		f.class = kek.Throttled
 	case http.StatusNotFound:
 		if p.Code == "KeyNotFound" {
 			f.class, p.hint = kek.NotFound, hintGone
@@ -207,9 +215,13 @@ func readProblem(answer *http.Response) *Problem {
 	return p
 }
 
+// maxWord is the longest word of an answer that errors and logs repeat, in bytes: more
+// than any code or request id has, less than a DEK has in Base64.
+const maxWord = 40
+
 // plainCode returns a code if it is one that may be logged, else "".
 func plainCode(code string) string {
-	if len(code) > 64 {
+	if len(code) > maxWord {
 		return ""
 	}
 	for _, c := range code {
@@ -233,6 +245,9 @@ func plainCause(err error) error {
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return plainTLS(e.Err)
+	}
+	if e, ok := errors.AsType[*proxyError](err); ok {
+		return e
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return e

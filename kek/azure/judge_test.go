@@ -83,6 +83,10 @@ func TestErrorsByAnswer(t *testing.T) {
 		{"codes that are none", func(op string) emulator.Fault {
 			return emulator.Fault{Op: op, Status: 403, Code: "Operation \n<b>", Inner: strings.Repeat("x", 100)}
 		}, kek.Unavailable, []string{"403 with no error of a Key Vault"}, ""},
+		{"codes that repeat what was sent", func(op string) emulator.Fault {
+			sent := base64.RawURLEncoding.EncodeToString(testDEK)
+			return emulator.Fault{Op: op, Status: 403, Code: sent, Inner: sent, Message: sent, Header: http.Header{"X-Ms-Request-Id": {sent}}}
+		}, kek.Unavailable, []string{"403 with no error of a Key Vault"}, ""},
 		{"500", func(op string) emulator.Fault { return emulator.ServerError(op, 500) }, kek.Unavailable, []string{"500 InternalServerError"}, ""},
 		{"502", func(op string) emulator.Fault { return emulator.ServerError(op, 502) }, kek.Unavailable, []string{"502"}, ""},
 		{"503", func(op string) emulator.Fault { return emulator.ServerError(op, 503) }, kek.Unavailable, []string{"503"}, ""},

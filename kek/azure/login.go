@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -74,6 +75,8 @@ type LoginError struct {
 	Code   string // the answer's, as in AADSTS7000215; may be empty
 	hint   string
 	cause  error
+	again  bool          // another try may help
+	wait   time.Duration // what the login service asks to wait for
 }
 
 // Error says how the login failed and what to do.
@@ -117,16 +120,20 @@ type login struct {
 // newLogin returns the credential. It fails for a configuration or file that cannot
 // be used.
 func newLogin(cfg Credential, options azcore.ClientOptions) (*login, error) {
-	options.Retry = policy.RetryOptions{MaxRetries: 1}
-	if cfg.Type == ManagedIdentity || cfg.Type == DefaultChain {
-		options.Retry = policy.RetryOptions{} // azidentity has its own for IMDS
-	}
 	l := &login{cfg: cfg, options: options}
+	if l.repeats() {
+		l.options.Retry = policy.RetryOptions{}
+	}
 	if _, err := l.current(); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
+
+// repeats says whether azidentity tries again by itself: it has its own rules for a
+// metadata service that is not up yet. All other logins are tried again with their
+// call, by KEK.call.
+func (l *login) repeats() bool { return l.cfg.Type == ManagedIdentity || l.cfg.Type == DefaultChain }
 
 // GetToken implements azcore.TokenCredential. Neither a panic nor a text of the SDK
 // gets out: a panic would leave those who wait for the same token waiting for ever.
@@ -190,20 +197,32 @@ func (l *login) allows(tenant string) bool {
 func (l *login) failed(ctx context.Context, err error) error {
 	e := &LoginError{Type: l.cfg.Type, hint: hints[l.cfg.Type]}
 	if failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err); ok && failed.RawResponse != nil {
-		e.Status = failed.RawResponse.StatusCode
+		e.Status, e.wait = failed.RawResponse.StatusCode, retryAfter(failed.RawResponse.Header, time.Now())
 		if body, err := azruntime.Payload(failed.RawResponse); err == nil {
 			e.Code = loginCode(body)
+		}
+		if passes(e.Status) {
+			e.hint, e.again = "the login service has trouble, which says nothing of the credential", !l.repeats()
 		}
 		return e
 	}
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	switch {
 	case ctx.Err() != nil:
-		e.cause, e.hint = ctx.Err(), ""
+		e.cause, e.hint, e.again = ctx.Err(), "", true
 	case x != nil && x.failure != nil:
-		e.cause, e.hint = plainCause(x.failure), ""
+		e.cause, e.hint, e.again = plainCause(x.failure), "", !l.repeats()
 	}
 	return e
+}
+
+// passes says whether the same request may get another answer than this status.
+func passes(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }
 
 // hints say what to do, by type.

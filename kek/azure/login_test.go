@@ -1,18 +1,14 @@
 package azure_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"io"
 	"math/big"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +161,21 @@ func TestSecretIsReloaded(t *testing.T) {
 	})
 }
 
+// So is a certificate that was renewed in its file.
+func TestCertificateIsReloaded(t *testing.T) {
+	_, old := certificate(t)
+	registered, renewed := certificate(t)
+	l := newLab(t)
+	l.AddApp(emulator.App{ClientID: "app", Certificate: registered})
+	k := l.open(t, func(c *azure.Config) {
+		c.Credential = azure.Credential{Type: azure.ClientCertificate, TenantID: emulator.DefaultTenant, ClientID: "app", CertificateFile: l.write(t, "c.pem", old)}
+	})
+	_, err := k.Version(t.Context())
+	wants(t, "with the old certificate", err, kek.Unavailable, "AADSTS700027", "certificateFile")
+	l.write(t, "c.pem", renewed)
+	opens(t, k, must(t, k))
+}
+
 // Tokens that expire, are refused before their time or are revoked are replaced
 // without a call failing, and otherwise one lasts.
 func TestTokens(t *testing.T) {
@@ -292,72 +303,6 @@ func TestClouds(t *testing.T) {
 	cfg.VaultURL = "https://v.vault.example.org"
 	if _, err := azure.New(cfg); err == nil || !strings.Contains(err.Error(), "authorityHost") {
 		t.Errorf("an unknown cloud: %v", err)
-	}
-}
-
-// A private endpoint is another address for the same name: TLS, the requests and the
-// challenge's verification keep the vault's.
-func TestPrivateEndpoint(t *testing.T) {
-	l := newLab(t)
-	address, err := l.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := l.open(t, func(c *azure.Config) {
-		c.Address, c.AuthorityHost, c.Dial = address.String(), "https://"+address.String(), nil
-		c.Proxy = func(r *http.Request) (*url.URL, error) {
-			if r.URL.Host == host {
-				t.Error("the proxy is asked for the vault")
-			}
-			return nil, nil
-		}
-	})
-	opens(t, k, must(t, k))
-}
-
-// Through an HTTPS proxy, TLS is with the vault all the same.
-func TestProxy(t *testing.T) {
-	l := newLab(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var asked []string
-	proxy := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		asked = append(asked, r.Method+" "+r.Host)
-		mu.Unlock()
-		to, err := l.Dial(r.Context(), "tcp", r.Host)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		w.WriteHeader(http.StatusOK)
-		from, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		var both sync.WaitGroup
-		both.Go(func() { _, _ = io.Copy(to, bufio.NewReader(buffered)); _ = to.Close() })
-		both.Go(func() { _, _ = io.Copy(from, to); _ = from.Close() })
-		both.Wait()
-	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = proxy.Serve(listener) }()
-	t.Cleanup(func() { _ = proxy.Close(); <-done })
-	l.AddApp(emulator.App{ClientID: "via-proxy", Managed: true})
-	k := l.open(t, func(c *azure.Config) {
-		c.Dial = nil
-		c.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: listener.Addr().String()})
-	})
-	opens(t, k, must(t, k))
-	_ = k.Close()
-	mu.Lock()
-	defer mu.Unlock()
-	if want := "CONNECT " + host + ":443, CONNECT login.microsoftonline.com:443"; strings.Join(asked, ", ") != want {
-		t.Errorf("the proxy was asked %v, want %s", asked, want)
 	}
 }
 

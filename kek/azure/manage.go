@@ -81,35 +81,53 @@ func (k *KEK) create(ctx context.Context) (properties, error) {
 	return found, nil
 }
 
-// settle sees to it, once, that a managed key is rotated by the vault. A policy that
-// somebody made stays. Failing is no reason not to use the key.
+// settle sees to it that a managed key is rotated by the vault: until there was an
+// answer, the key holder's no included. A policy that somebody made stays. Failing is no
+// reason not to use the key. The caller holds asking.
 func (k *KEK) settle(ctx context.Context) {
-	k.follow.mu.Lock()
-	done := k.follow.settled
-	k.follow.settled = true
-	k.follow.mu.Unlock()
-	if done || k.config.Managed == nil {
+	if k.config.Managed == nil || k.follow.isSettled() {
 		return
 	}
 	// The caller's trace is of the question for the version.
-	ctx = kek.WithTrace(ctx, &kek.Trace{})
-	rotated, err := k.Rotates(ctx)
-	if err == nil && !rotated {
-		after := fmt.Sprintf("P%dD", k.config.Managed.RotateAfter/day)
-		_, err = call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (struct{}, error) {
-			_, err := k.client.UpdateKeyRotationPolicy(ctx, k.config.Key, azkeys.KeyRotationPolicy{LifetimeActions: []*azkeys.LifetimeAction{{
-				Action:  &azkeys.LifetimeActionType{Type: to.Ptr(azkeys.KeyRotationPolicyActionRotate)},
-				Trigger: &azkeys.LifetimeActionTrigger{TimeAfterCreate: &after},
-			}}}, nil)
-			return struct{}{}, err
-		}, nil)
-		if err == nil {
-			k.log.Info("the key got a rotation policy", "rotateAfter", after)
-		}
+	err := k.setPolicy(kek.WithTrace(ctx, &kek.Trace{}))
+	if err == nil || kek.ClassOf(err).Denies() {
+		k.follow.settle()
 	}
-	if err != nil {
+	if err != nil && k.first("policy "+kek.ClassOf(err).String()) {
 		k.log.Warn("the managed key's rotation policy could not be seen to; the identity needs the permissions for it, as in the role Key Vault Crypto Officer", "error", err.Error())
 	}
+}
+
+// setPolicy gives the key a rotation policy if it has none that rotates.
+func (k *KEK) setPolicy(ctx context.Context) error {
+	rotated, err := k.Rotates(ctx)
+	if err != nil || rotated {
+		return err
+	}
+	after := fmt.Sprintf("P%dD", k.config.Managed.RotateAfter/day)
+	_, err = call(ctx, k, kek.OpVersion, "", func(ctx context.Context) (struct{}, error) {
+		_, err := k.client.UpdateKeyRotationPolicy(ctx, k.config.Key, azkeys.KeyRotationPolicy{LifetimeActions: []*azkeys.LifetimeAction{{
+			Action:  &azkeys.LifetimeActionType{Type: to.Ptr(azkeys.KeyRotationPolicyActionRotate)},
+			Trigger: &azkeys.LifetimeActionTrigger{TimeAfterCreate: &after},
+		}}}, nil)
+		return struct{}{}, err
+	}, nil)
+	if err == nil {
+		k.log.Info("the key got a rotation policy", "rotateAfter", after)
+	}
+	return err
+}
+
+func (f *follower) isSettled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.settled
+}
+
+func (f *follower) settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = true
 }
 
 // rotates says whether a policy has the vault make new versions.

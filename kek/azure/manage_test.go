@@ -71,6 +71,34 @@ func TestManagedKeyWithoutPermission(t *testing.T) {
 	}
 }
 
+// A vault that has no time for the policy is asked again; what it refuses is not.
+func TestManagedKeyGetsItsPolicyLater(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		l := newLab(t)
+		fault := l.Inject(emulator.ServerError(emulator.OpUpdatePolicy, 503))
+		k := l.open(t, managed)
+		version(t, k)
+		fault.Clear()
+		if got := l.vault.Policy("etcd"); got != "" {
+			t.Fatalf("the policy rotates after %q", got)
+		}
+		time.Sleep(10 * time.Minute)
+		version(t, k)
+		if got := l.vault.Policy("etcd"); got != "P90D" {
+			t.Errorf("the policy rotates after %q", got)
+		}
+		refused := l.open(t, managed)
+		fault = l.Inject(emulator.ForbiddenByRBAC(emulator.OpGetPolicy))
+		for range 60 {
+			version(t, refused)
+			time.Sleep(time.Minute)
+		}
+		if n := fault.Hits(); n != 1 {
+			t.Errorf("a vault that refuses was asked %d times", n)
+		}
+	})
+}
+
 // A key that was deleted and can be recovered is not made again; one that is not
 // managed never is.
 func TestDeletedKeyIsNotMadeAgain(t *testing.T) {

@@ -46,9 +46,9 @@ func silenceSDK() { azlog.SetListener(nil) }
 // exchange is what one try of a call leaves behind.
 type exchange struct {
 	requestID string    // ours, the same for all requests of a call
-	status    int       // of the vault's last answer
-	vaultID   string    // x-ms-request-id of the vault's last answer
-	failure   error     // why a request got no answer
+	status    int       // of the vault's answer, if the last request was to it
+	vaultID   string    // x-ms-request-id of that answer
+	failure   error     // why the last request got no answer
 	date      time.Time // of the vault's last answer, by its clock
 	login     bool      // the last request was to the login service
 }
@@ -80,6 +80,12 @@ func newHTTP(cfg *Config, vault string) (*http.Client, *http.Transport, error) {
 			}
 			return proxy(r)
 		},
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+			if answer.StatusCode != http.StatusOK {
+				return &proxyError{answer.StatusCode}
+			}
+			return nil
+		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    handshakeTimeout,
 		ForceAttemptHTTP2:      true,
@@ -96,6 +102,13 @@ func newHTTP(cfg *Config, vault string) (*http.Client, *http.Transport, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return client, base, nil
+}
+
+// proxyError says that a proxy does not lead to where it was asked to.
+type proxyError struct{ status int }
+
+func (e *proxyError) Error() string {
+	return fmt.Sprintf("the proxy answered %d: does it let etcdseal through to the vault and the login service?", e.status)
 }
 
 // readRoots returns the system's authorities and those in a file, or nil, which is
@@ -132,7 +145,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		x = &exchange{}
 	}
 	toVault := r.URL.Host == t.vault
-	x.login = !toVault
+	x.login, x.failure, x.status, x.vaultID = !toVault, nil, 0, ""
 	if toVault {
 		r = r.Clone(r.Context())
 		r.Header.Set("X-Ms-Client-Request-Id", x.requestID)
@@ -174,7 +187,7 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 // plainID returns an identifier if it is one that may be logged, else "".
 func plainID(id string) string {
-	if len(id) > 64 {
+	if len(id) > maxWord {
 		return ""
 	}
 	for _, c := range id {

@@ -7,9 +7,10 @@ import (
 )
 
 // Control returns a handler by which another process works a vault: GET / lists the
-// calls, one JSON object a line; POST /faults injects the Fault in the body, DELETE
-// /faults ends them all; POST /rotate, /disable, /enable, /delete and /recover do
-// that to the key in ?key= (and its ?version=). Whoever reaches it can do all that.
+// calls, one JSON object a line; GET /version says which version of the key in ?key= is
+// the latest; POST /faults injects the Fault in the body, DELETE /faults ends them all;
+// POST /rotate, /disable, /enable, /delete and /recover do that to the key in ?key= (and
+// its ?version=). Whoever reaches it can do all that.
 func (s *Server) Control(v *Vault) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -20,6 +21,19 @@ func (s *Server) Control(v *Vault) http.Handler {
 			}
 		}
 	})
+	// A key that is not there is a mistake of the caller's, which the methods of a
+	// Vault panic at.
+	forKey := func(do func(w http.ResponseWriter, key, version string)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				if mistake := recover(); mistake != nil {
+					http.Error(w, fmt.Sprint(mistake), http.StatusNotFound)
+				}
+			}()
+			do(w, r.FormValue("key"), r.FormValue("version"))
+		}
+	}
+	mux.HandleFunc("GET /version", forKey(func(w http.ResponseWriter, key, _ string) { fmt.Fprintln(w, v.Current(key)) }))
 	mux.HandleFunc("POST /faults", func(w http.ResponseWriter, r *http.Request) {
 		var f Fault
 		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
@@ -38,14 +52,7 @@ func (s *Server) Control(v *Vault) http.Handler {
 		"delete":  func(key, _ string) { v.Delete(key) },
 		"recover": func(key, _ string) { v.Recover(key) },
 	} {
-		mux.HandleFunc("POST /"+verb, func(w http.ResponseWriter, r *http.Request) {
-			defer func() {
-				if mistake := recover(); mistake != nil {
-					http.Error(w, fmt.Sprint(mistake), http.StatusNotFound)
-				}
-			}()
-			do(r.FormValue("key"), r.FormValue("version"))
-		})
+		mux.HandleFunc("POST /"+verb, forKey(func(_ http.ResponseWriter, key, version string) { do(key, version) }))
 	}
 	return mux
 }

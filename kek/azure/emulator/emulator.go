@@ -61,6 +61,7 @@ type Server struct {
 	ca     *authority
 	tls    *http.Server // vaults and login
 	imds   *http.Server
+	proxy  *http.Server // leads to tls
 	pipes  pipeListener // in-memory connections to tls
 	plain  pipeListener // and to imds
 	served sync.WaitGroup
@@ -74,8 +75,8 @@ type Server struct {
 	calls  []Call
 }
 
-// New returns a Server that answers on in-memory connections (Dial); Listen and
-// ListenIMDS add sockets. Close ends it.
+// New returns a Server that answers on in-memory connections (Dial); Listen,
+// ListenIMDS and ListenProxy add sockets. Close ends it.
 func New(cfg Config) (*Server, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -100,6 +101,7 @@ func New(cfg Config) (*Server, error) {
 		TLSConfig: &tls.Config{GetCertificate: ca.certificate, MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true},
 	}
 	s.imds = &http.Server{Handler: http.HandlerFunc(s.serveIMDS), ErrorLog: silent}
+	s.proxy = &http.Server{Handler: http.HandlerFunc(s.serveProxy), ErrorLog: silent}
 	s.pipes, s.plain = newPipeListener(), newPipeListener()
 	s.served.Go(func() { _ = s.tls.ServeTLS(s.pipes, "", "") }) // ErrServerClosed
 	s.served.Go(func() { _ = s.imds.Serve(s.plain) })
@@ -144,8 +146,10 @@ func (s *Server) CA() []byte { return s.ca.pem }
 // Close ends all connections, and returns when nothing of the Server runs any
 // more.
 func (s *Server) Close() error {
+	s.mu.Lock()
 	close(s.closed)
-	err := errors.Join(s.tls.Close(), s.imds.Close())
+	s.mu.Unlock()
+	err := errors.Join(s.tls.Close(), s.imds.Close(), s.proxy.Close())
 	s.served.Wait()
 	return err
 }

@@ -425,6 +425,10 @@ func TestControl(t *testing.T) {
 		}
 		return string(data)
 	}
+	if got := do("GET", "/version?key=k", "", 200); got != first+"\n" {
+		t.Errorf("the version is %q, want %q", got, first)
+	}
+	do("GET", "/version?key=none", "", 404)
 	do("POST", "/rotate?key=k", "", 200)
 	if c.vault.Current("k") == first {
 		t.Error("it was not rotated")

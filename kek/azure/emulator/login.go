@@ -130,6 +130,13 @@ func (v *Vault) authorize(r *http.Request) (token, *problem) {
 	return token{}, p
 }
 
+// The token endpoint, and the one before it, which older clients use (adal): it takes
+// a resource and no scope, and has its numbers in strings.
+const (
+	tokenPath   = "oauth2/v2.0/token"
+	tokenPathV1 = "oauth2/token"
+)
+
 // serveLogin answers for Microsoft Entra.
 func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
@@ -148,10 +155,10 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 	case rest == "v2.0/.well-known/openid-configuration":
 		s.logLogin(OpDiscovery, tenant, "", http.StatusOK, "", r)
 		writeJSON(w, http.StatusOK, map[string]any{
-			"token_endpoint": host + "/" + tenant + "/oauth2/v2.0/token", "authorization_endpoint": host + "/" + tenant + "/oauth2/v2.0/authorize",
+			"token_endpoint": host + "/" + tenant + "/" + tokenPath, "authorization_endpoint": host + "/" + tenant + "/oauth2/v2.0/authorize",
 			"issuer": host + "/" + tenant + "/v2.0",
 		})
-	case rest == "oauth2/v2.0/token" && r.Method == http.MethodPost:
+	case (rest == tokenPath || rest == tokenPathV1) && r.Method == http.MethodPost:
 		s.serveToken(tenant, w, r)
 	default:
 		http.NotFound(w, r)
@@ -198,7 +205,7 @@ func (s *Server) serveToken(tenant string, w http.ResponseWriter, r *http.Reques
 		})
 		return
 	}
-	resource := ""
+	resource := strings.TrimSuffix(r.PostForm.Get("resource"), "/")
 	for _, scope := range strings.Fields(r.PostForm.Get("scope")) {
 		if of, ok := strings.CutSuffix(scope, "/.default"); ok {
 			resource = of
@@ -206,9 +213,14 @@ func (s *Server) serveToken(tenant string, w http.ResponseWriter, r *http.Reques
 	}
 	text, expires := s.issue(tenant, client, resource)
 	s.logLogin(OpToken, tenant, client, http.StatusOK, "", r)
-	writeJSON(w, http.StatusOK, map[string]any{
-		"token_type": "Bearer", "access_token": text, "expires_in": int(expires.Sub(s.now()).Seconds()), "ext_expires_in": int(expires.Sub(s.now()).Seconds()),
-	})
+	lifetime := int(expires.Sub(s.now()).Seconds())
+	if strings.HasSuffix(r.URL.Path, tokenPathV1) {
+		writeJSON(w, http.StatusOK, map[string]any{
+			"token_type": "Bearer", "access_token": text, "expires_in": fmt.Sprint(lifetime), "expires_on": fmt.Sprint(expires.Unix()), "resource": resource,
+		})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"token_type": "Bearer", "access_token": text, "expires_in": lifetime, "ext_expires_in": lifetime})
 }
 
 // login checks the credential of a token request.
@@ -260,7 +272,8 @@ func (s *Server) isSigned(assertion string, a *app, tenant string) bool {
 	if err != nil || decode(parts[0], &header) != nil || decode(parts[1], &claims) != nil {
 		return false
 	}
-	if claims.Iss != a.ClientID || !strings.HasSuffix(claims.Aud, "/"+tenant+"/oauth2/v2.0/token") || !s.now().Before(time.Unix(claims.Exp, 0)) {
+	rightAudience := strings.HasSuffix(claims.Aud, "/"+tenant+"/"+tokenPath) || strings.HasSuffix(claims.Aud, "/"+tenant+"/"+tokenPathV1)
+	if claims.Iss != a.ClientID || !rightAudience || !s.now().Before(time.Unix(claims.Exp, 0)) {
 		return false
 	}
 	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))

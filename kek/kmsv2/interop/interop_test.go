@@ -37,9 +37,9 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "kms.sock")
 }
 
-func open(t *testing.T, socket string) *kmsv2.KEK {
+func open(t *testing.T, endpoint string) *kmsv2.KEK {
 	t.Helper()
-	k, err := kmsv2.New(kmsv2.Config{Name: "plugin", Endpoint: "unix://" + socket, Timeout: patient, PollInterval: time.Hour})
+	k, err := kmsv2.New(kmsv2.Config{Name: "plugin", Endpoint: endpoint, Timeout: patient, PollInterval: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func newDEK() []byte { return bytes.Repeat([]byte{0xd5, 'k', 0x01, '"'}, kek.DEK
 func TestMockPlugin(t *testing.T) {
 	socket := socketPath(t)
 	plugin := mock.NewBase64Plugin(t, socket)
-	k := open(t, socket)
+	k := open(t, "unix://"+socket)
 	wrap := func(wantVersion string) kek.Wrapping {
 		t.Helper()
 		w, err := k.Wrap(t.Context(), newDEK())
@@ -99,8 +99,14 @@ func TestKubernetesClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	k := open(t, socket)
-	theirs, err := envelope.NewGRPCService(t.Context(), "unix://"+socket, "interop", patient)
+	exchange(t, "unix://"+socket)
+}
+
+// exchange has each client open what the other had a plugin wrap.
+func exchange(t *testing.T, endpoint string) {
+	t.Helper()
+	k := open(t, endpoint)
+	theirs, err := envelope.NewGRPCService(t.Context(), endpoint, "interop", patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +139,7 @@ func TestLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	k := open(t, socket)
+	k := open(t, "unix://"+socket)
 	random := rand.New(rand.NewPCG(1, 2))
 	taken := 0
 	for range 2000 {

@@ -24,8 +24,8 @@ const secret = "emulator"
 
 // settings are the command line's.
 type settings struct {
-	listen, control, dir, vault, key, keyType string
-	purgeProtection                           bool
+	listen, control, proxy, dir, vault, key, keyType string
+	purgeProtection                                  bool
 }
 
 // run runs the emulator until ctx ends.
@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:0", "answer for the vault and the login service on `ADDRESS`")
 	flags.StringVar(&s.control, "control", "127.0.0.1:0", "take faults and changes, in plain HTTP, on `ADDRESS`")
+	flags.StringVar(&s.proxy, "proxy", "127.0.0.1:0", "lead programs that heed HTTPS_PROXY to the emulator under the real names, on `ADDRESS`")
 	flags.StringVar(&s.dir, "dir", "", "write ca.pem and client.secret into `DIR`, which must exist")
 	flags.StringVar(&s.vault, "vault", "emulated.vault.azure.net", "the vault's host `NAME`; one under managedhsm.azure.net is a Managed HSM's")
 	flags.StringVar(&s.key, "key", "etcd", "make a key of this `NAME`; empty for none")
@@ -75,6 +76,10 @@ func serve(ctx context.Context, s settings, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	proxy, err := server.ListenProxy(ctx, s.proxy)
+	if err != nil {
+		return err
+	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.control)
 	if err != nil {
 		return err
@@ -92,10 +97,14 @@ func serve(ctx context.Context, s settings, stdout io.Writer) error {
       credential: {type: clientSecret, tenantID: %s, clientID: %s, secretFile: %s}
 
 # curl http://%[9]s/                                     calls, one JSON object a line
+# curl 'http://%[9]s/version?key=%[2]s'                    the key's latest version
 # curl -X POST 'http://%[9]s/rotate?key=%[2]s'             also: disable, enable, delete, recover
 # curl -d '{"Op":"unwrapkey","Status":429}' http://%[9]s/faults
 # curl -X DELETE http://%[9]s/faults
-`, vault.URL(), s.key, address, address, ca, emulator.DefaultTenant, client, password, listener.Addr())
+
+# For other programs, under the real names:
+# export HTTPS_PROXY=http://%[10]s SSL_CERT_FILE=%[5]s
+`, vault.URL(), s.key, address, address, ca, emulator.DefaultTenant, client, password, listener.Addr(), proxy)
 	if err := control.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
