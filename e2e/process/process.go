@@ -59,7 +59,7 @@ func Start(t testing.TB, cfg Config) *Process {
 	cmd.Dir = cfg.Dir
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cfg.Owner.TempDir()}, cfg.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cfg.Log.open()
+	out, err := cfg.Log.Open()
 	if err != nil {
 		t.Fatalf("opening log of %s: %v", cfg.Log.name, err)
 	}
