@@ -129,8 +129,8 @@ func (f *guideFollower) holdsSecrets(t *testing.T, want bool) {
 		" --key=/etc/kubernetes/pki/etcd/server.key get --prefix /registry/secrets/"
 	for _, n := range f.cluster.Nodes {
 		text := n.Shell(t).Run(t, script)
-		if n := strings.Count(text, "/registry/secrets/default/traffic-"); n == 0 {
-			t.Error("there are no secrets in etcd")
+		if got := strings.Count(text, "/registry/secrets/default/quiet-"); got != quietNames {
+			t.Errorf("etcd has %d secrets that are only read, want %d", got, quietNames)
 		}
 		if got := strings.Contains(text, f.traffic.marker); got != want {
 			t.Errorf("etcd holds plaintext of secrets: %t, want %t", got, want)

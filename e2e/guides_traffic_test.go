@@ -21,6 +21,9 @@ const (
 	trafficPause = 20 * time.Millisecond
 	// trafficNames is how many secrets are written and read.
 	trafficNames = 10
+	// quietNames is how many secrets are written once and then only read: those that a
+	// migration has to change.
+	quietNames = 5
 	// attemptLimit is how long a client waits for one kube-apiserver.
 	attemptLimit = 15 * time.Second
 )
@@ -45,6 +48,13 @@ func startTraffic(t *testing.T, c *kubeadm.Cluster) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	x := &traffic{nodes: c.Nodes, marker: "traffic-plaintext-" + rand.Text(), cancel: cancel, done: make(chan struct{}), secret: map[string][]byte{}}
+	for n := range quietNames {
+		name, value := fmt.Sprintf("quiet-%d", n), fmt.Appendf(nil, "%s quiet %d", x.marker, n)
+		if err := put(call(t), c.Nodes[0].Client(), name, value); err != nil {
+			t.Fatalf("creating secret %s: %v", name, err)
+		}
+		x.secret[name] = value
+	}
 	go x.run(ctx)
 	t.Cleanup(func() { x.cancel(); <-x.done })
 	return x
@@ -88,6 +98,9 @@ func (x *traffic) step() error {
 			x.secret[name] = value
 		}
 	default:
+		if x.steps%2 == 0 {
+			name = fmt.Sprintf("quiet-%d", x.steps/2%quietNames)
+		}
 		for range x.nodes { // each of them once, if all are up
 			if err = x.call(func(ctx context.Context, c *apiserver.Client) error { return x.compare(ctx, c, name) }); err != nil {
 				break

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ import (
 
 const (
 	startLimit = 120 * time.Second
-	// linkLimit bounds a command that sets up a node.
+	// setUpLimit bounds a command that sets up a node.
 	setUpLimit = 60 * time.Second
 )
 
@@ -89,16 +90,16 @@ func (c *Cluster) connect(t testing.TB) {
 	first := c.Nodes[0]
 	switch len(c.Nodes) {
 	case 1:
-		first.command(t, "ip", "link", "add", "eth0", "type", "dummy")
+		first.network(t, "ip", "link", "add", "eth0", "type", "dummy")
 	case 2:
-		first.command(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(c.Nodes[1].pid))
+		first.network(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(c.Nodes[1].pid))
 	default:
 		t.Fatalf("making %d nodes: one or two can be connected", len(c.Nodes))
 	}
 	for _, n := range c.Nodes {
-		n.command(t, "ip", "link", "set", "lo", "up")
-		n.command(t, "ip", "address", "add", n.Address+"/24", "dev", "eth0")
-		n.command(t, "ip", "link", "set", "eth0", "up")
+		n.network(t, "ip", "link", "set", "lo", "up")
+		n.network(t, "ip", "address", "add", n.Address+"/24", "dev", "eth0")
+		n.network(t, "ip", "link", "set", "eth0", "up")
 	}
 }
 
@@ -111,8 +112,9 @@ func (c *Cluster) initialCluster() string {
 	return strings.Join(members, ",")
 }
 
-// command runs a command on the node and fails the test when that fails.
-func (n *Node) command(t testing.TB, args ...string) string {
+// network runs a command in the node's network, and else on the machine, so that it can
+// name another node by its process.
+func (n *Node) network(t testing.TB, args ...string) {
 	t.Helper()
-	return process.Run(t, setUpLimit, "nsenter", append(n.enter(), args...)...)
+	process.Run(t, setUpLimit, "nsenter", append([]string{"--target", strconv.Itoa(n.pid), "--net", "--"}, args...)...)
 }
