@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +21,8 @@ type Shell struct {
 	node    *Node
 	log     *process.Log
 	scripts *os.File
+	process *process.Process
 	count   int
-	ended   chan struct{}
 }
 
 // Shell starts a shell on the node.
@@ -35,28 +33,12 @@ func (n *Node) Shell(t testing.TB) *Shell {
 		t.Fatalf("making pipe of a shell: %v", err)
 	}
 	defer in.Close()
-	s := &Shell{node: n, log: process.NewLog(t, "shell-"+n.Name), scripts: scripts, ended: make(chan struct{})}
-	out, err := s.log.Open()
-	if err != nil {
-		t.Fatalf("opening log of a shell: %v", err)
-	}
+	s := &Shell{node: n, log: process.NewLog(t, "shell-"+n.Name), scripts: scripts}
 	// Scripts do not come by the standard input, which commands might read.
-	cmd := exec.Command("nsenter", append(n.enter(), "bash", "-euo", "pipefail", "/dev/fd/3")...)
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, []*os.File{in}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("starting shell on %s: %v", n.Name, err)
-	}
-	go func() {
-		defer close(s.ended)
-		defer out.Close()
-		_ = cmd.Wait() // Run tells by its absence that a script was not done
-	}()
-	t.Cleanup(func() {
-		_ = scripts.Close()
-		_ = cmd.Process.Kill()
-		<-s.ended
+	s.process = process.Start(t, process.Config{
+		Path: "nsenter", Args: append(n.enter(), "bash", "-euo", "pipefail", "/dev/fd/3"), ExtraFiles: []*os.File{in}, Log: s.log,
 	})
+	t.Cleanup(func() { _ = scripts.Close() })
 	return s
 }
 
@@ -71,12 +53,7 @@ func (s *Shell) Run(t testing.TB, script string) string {
 	}
 	var printed string
 	poll.Until(t, scriptLimit, "a script on "+s.node.Name, func(context.Context) error {
-		ended := false
-		select {
-		case <-s.ended:
-			ended = true
-		default:
-		}
+		ended := s.process.Exited() != nil
 		var found bool
 		if printed, found = strings.CutSuffix(s.log.Text(t)[before:], done+"\n"); found {
 			return nil

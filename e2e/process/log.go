@@ -46,8 +46,7 @@ func (l *Log) Text(t testing.TB) string {
 	return string(data)
 }
 
-// Open opens the log for a program that Start does not start, to be closed by the caller.
-func (l *Log) Open() (*os.File, error) {
+func (l *Log) open() (*os.File, error) {
 	return os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
