@@ -1,6 +1,6 @@
 // Package binaries builds the programs that the end-to-end tests run, from
-// their Go modules, into the folder bin of the e2e module: kube-apiserver
-// (module e2e/kube), etcd, etcdctl and etcdutl (module e2e), earlier versions of
+// their Go modules, into the folder bin of the e2e module: kube-apiserver and kubectl
+// (module e2e/kube), the stand-in for a kubelet (package e2e/kubeadm/kubelet), etcd, etcdctl and etcdutl (module e2e), earlier versions of
 // etcd (modules e2e/etcd36 and e2e/etcd35), h2spec (package
 // e2e/h2spec), and etcdseal itself from the parent folder, with the race
 // detector where it is available.
@@ -37,6 +37,8 @@ const (
 	Etcdctl       = "etcdctl"
 	Etcdutl       = "etcdutl"
 	KubeAPIServer = "kube-apiserver"
+	Kubectl       = "kubectl"
+	Kubelet       = "kubelet"
 	Etcdseal      = "etcdseal"
 	H2spec        = "h2spec"
 )
@@ -62,6 +64,8 @@ func programs() []program {
 		{name: Etcdctl, pkg: "go.etcd.io/etcd/etcdctl/v3", dir: ".", ldflags: "-s -w"},
 		{name: Etcdutl, pkg: "go.etcd.io/etcd/etcdutl/v3", dir: ".", ldflags: "-s -w"},
 		{name: KubeAPIServer, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", dir: "kube", ldflags: kube},
+		{name: Kubectl, pkg: "k8s.io/kubernetes/cmd/kubectl", dir: "kube", ldflags: kube},
+		{name: Kubelet, pkg: "./kubeadm/kubelet", dir: ".", ldflags: "-s -w", always: true},
 		{name: H2spec, pkg: "./h2spec", dir: ".", ldflags: "-s -w", always: true},
 		{name: Etcdseal, pkg: "./cmd/etcdseal", dir: "..", race: raceAvailable(), always: true},
 	}

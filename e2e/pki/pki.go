@@ -72,15 +72,27 @@ func NewAuthority(t testing.TB, name string) *Authority {
 // CAFile is the PEM file of the authority's root.
 func (a *Authority) CAFile() string { return filepath.Join(a.dir, "ca.pem") }
 
-// Server issues a certificate for a server on the loopback addresses, into
+// CAKeyFile is the PEM file of the root's key, for a test in which somebody else signs.
+func (a *Authority) CAKeyFile(t testing.TB) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatalf("encoding key of the authority: %v", err)
+	}
+	file := filepath.Join(a.dir, "ca-key.pem")
+	writeFile(t, file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return file
+}
+
+// Server issues a certificate for a server on the loopback addresses and those given, into
 // files that begin with name. Issuing again under the same name replaces the
 // files, as a certificate manager would.
-func (a *Authority) Server(t testing.TB, name string) Files {
+func (a *Authority) Server(t testing.TB, name string, addresses ...net.IP) Files {
 	t.Helper()
 	return a.issue(t, name, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    []string{"localhost", name},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		IPAddresses: append([]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, addresses...),
 		// etcd's own gRPC gateway dials its server with the server's
 		// certificate, so a server certificate is good for a client too.
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -93,6 +105,15 @@ func (a *Authority) Client(t testing.TB, name string) Files {
 	return a.issue(t, name, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    []string{name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// Member issues a client certificate for name as one of a group, in Kubernetes' sense.
+func (a *Authority) Member(t testing.TB, name, group string) Files {
+	t.Helper()
+	return a.issue(t, name, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name, Organization: []string{group}},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 }

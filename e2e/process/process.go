@@ -30,6 +30,8 @@ type Config struct {
 	Args []string
 	// Env is added to the few variables that every child gets.
 	Env []string
+	// ExtraFiles are the child's from file descriptor 3 on.
+	ExtraFiles []*os.File
 	// Dir is the working folder; empty means the test's.
 	Dir string
 	// Log receives standard output and standard error.
@@ -56,7 +58,7 @@ func Start(t testing.TB, cfg Config) *Process {
 		cfg.Owner = t
 	}
 	cmd := exec.Command(cfg.Path, cfg.Args...)
-	cmd.Dir = cfg.Dir
+	cmd.Dir, cmd.ExtraFiles = cfg.Dir, cfg.ExtraFiles
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cfg.Owner.TempDir()}, cfg.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cfg.Log.open()
