@@ -9,18 +9,29 @@ import (
 	"github.com/etcdseal/etcdseal/e2e/binaries"
 	"github.com/etcdseal/etcdseal/e2e/guide"
 	"github.com/etcdseal/etcdseal/e2e/kubeadm"
+	"github.com/etcdseal/etcdseal/kek/kmsv2/kmstest"
 )
 
 // kubernetesEncryption is an EncryptionConfiguration as the guide wants it: identity stands
-// last. Its key is the test's.
+// last.
 const kubernetesEncryption = `apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
 resources:
 - resources: [secrets]
   providers:
-  - PROVIDER: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}
+  - PROVIDER
   - identity: {}
 `
+
+// kmsSocket is where a node's KMS v2 plugin listens.
+const kmsSocket = "/etc/kubernetes/enc/kms.sock"
+
+// kubernetesProviders are what the guide is for. The key is the test's.
+var kubernetesProviders = map[string]string{
+	"KMS v2":    "kms: {apiVersion: v2, name: plugin, endpoint: 'unix://" + kmsSocket + "'}",
+	"aescbc":    "aescbc: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}",
+	"secretbox": "secretbox: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}",
+}
 
 // TestGuides follows the guides on control-plane nodes as kubeadm leaves them, with the
 // commands that they print, while clients write and read secrets through all nodes.
@@ -32,6 +43,7 @@ func TestGuides(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Run("all traffic", func(t *testing.T) {
+		t.Parallel()
 		f := newGuideFollower(t, "")
 		f.follow(t, "enable.md", "5b. Secrets alone")
 		f.holdsSecrets(t, false)
@@ -40,9 +52,10 @@ func TestGuides(t *testing.T) {
 		f.holdsSecrets(t, true)
 		f.traffic.finish(t)
 	})
-	for _, provider := range []string{"aescbc", "secretbox"} {
-		t.Run("secrets alone, "+provider, func(t *testing.T) {
-			f := newGuideFollower(t, strings.ReplaceAll(kubernetesEncryption, "PROVIDER", provider))
+	for name, provider := range kubernetesProviders {
+		t.Run("secrets alone, "+name, func(t *testing.T) {
+			t.Parallel()
+			f := newGuideFollower(t, strings.Replace(kubernetesEncryption, "PROVIDER", provider, 1))
 			f.follow(t, "enable.md", "5a. All traffic", "7. Seal what is there", "8. Refuse plaintext")
 			f.follow(t, "from-kubernetes-encryption.md")
 			f.holdsSecrets(t, false)
@@ -73,11 +86,25 @@ func newGuideFollower(t *testing.T, encryption string) *guideFollower {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &guideFollower{
-		cluster: kubeadm.Start(t, kubeadm.Config{Binaries: folder, Nodes: 2, Encryption: encryption, Project: project}),
-	}
+	f := &guideFollower{cluster: kubeadm.Start(t, kubeadm.Config{
+		Binaries: folder, Nodes: 2, Encryption: encryption, Project: project,
+		Prepare: func(n *kubeadm.Node) { servePlugin(t, n.Path(kmsSocket)) },
+	})}
 	f.traffic = startTraffic(t, f.cluster)
 	return f
+}
+
+// servePlugin serves a node's KMS v2 plugin; all nodes have the same key.
+func servePlugin(t *testing.T, socket string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatalf("making folder of the plugin: %v", err)
+	}
+	stop, err := kmstest.Serve(kmstest.New("guides", "key-1"), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 }
 
 // follow runs a guide's commands in the guide's order, but for the sections that are left

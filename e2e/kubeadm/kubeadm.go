@@ -36,6 +36,8 @@ type Config struct {
 	Nodes int
 	// Encryption is the EncryptionConfiguration of the kube-apiservers, empty for none.
 	Encryption string
+	// Prepare, unless nil, is called with each node before anything runs on it.
+	Prepare func(*Node)
 	// Project is the folder of the project, at /root/etcdseal on the nodes.
 	Project string
 }
@@ -72,6 +74,9 @@ func Start(t testing.TB, cfg Config) *Cluster {
 	}
 	for _, n := range c.Nodes {
 		n.boot(t)
+		if cfg.Prepare != nil {
+			cfg.Prepare(n)
+		}
 	}
 	c.connect(t)
 	for _, n := range c.Nodes {
