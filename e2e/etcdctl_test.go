@@ -15,8 +15,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/etcdseal/etcdseal/e2e/etcdseal"
+	"github.com/etcdseal/etcdseal/e2e/poll"
 	"github.com/etcdseal/etcdseal/e2e/process"
 )
 
@@ -234,7 +236,23 @@ type outcome struct {
 func newControls(t *testing.T) (direct, through *control) {
 	t.Helper()
 	a, b := newSides(t, "")
+	for _, s := range []*side{a, b} {
+		waitStorageVersion(t, s)
+	}
 	return newControl(a), newControl(b)
+}
+
+// waitStorageVersion waits for what an etcd only knows some seconds after its start, and
+// shows in its status.
+func waitStorageVersion(t *testing.T, s *side) {
+	t.Helper()
+	poll.Until(t, settleLimit, "etcd to know the version of its storage", func(ctx context.Context) error {
+		status, err := etcdserverpb.NewMaintenanceClient(s.behind).Status(ctx, &etcdserverpb.StatusRequest{})
+		if err == nil && status.StorageVersion == "" {
+			err = errors.New("it does not say any")
+		}
+		return err
+	})
 }
 
 func newControl(s *side) *control {
