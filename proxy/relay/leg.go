@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -55,7 +56,9 @@ type leg struct {
 	out        *outgoing // frames that wait for the socket; nil when there are none
 	gathers    bool      // out may lend
 	relayed    int       // bytes copied into out that came from the other peer
-	writing    bool      // a goroutine is writing, and will go on while out has something
+	patient    int       // bytes of out that can wait, all there is before anything else comes; see patient.go
+	patience   *time.Timer
+	writing    bool // a goroutine is writing, and will go on while out has something urgent
 	enc        *hpack.Encoder
 	encoded    bytes.Buffer
 	sendWindow int64 // what the peer lets us send on the connection
@@ -144,6 +147,9 @@ func (l *leg) pending() int {
 	}
 	return l.out.size()
 }
+
+// urgent reports whether something waits for the socket that shall not wait longer.
+func (l *leg) urgent() bool { return l.pending() > l.patient }
 
 // full reports whether streams are to keep what they have.
 func (l *leg) full() bool { return l.out != nil && l.out.full() }

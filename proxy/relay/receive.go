@@ -283,7 +283,7 @@ func (p *Pair) onPing(d Direction, f frame) error {
 		}
 		return nil
 	}
-	p.legs[d].ping(http2.FlagPingAck, [8]byte(f.payload))
+	p.acknowledge(d, [8]byte(f.payload))
 	return nil
 }
 
