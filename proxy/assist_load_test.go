@@ -269,6 +269,19 @@ func TestCallsToEtcd(t *testing.T) {
 	if plain != n || 2*assisted > 5*plain {
 		t.Errorf("%d transactions took %d calls to etcd, in their plain form %d", n, assisted, plain)
 	}
+	for name, call := range map[string]func() error{
+		"get":  func() error { _, err := l.client.Get(ctx, key); return err },
+		"put":  func() error { _, err := l.client.Put(ctx, key, "v"); return err },
+		"list": func() error { _, err := l.client.Get(ctx, sealedPrefix, clientv3.WithPrefix()); return err },
+	} {
+		before := counter.kv.Load()
+		for range n {
+			must(t, call())
+		}
+		if took := counter.kv.Load() - before; took != n {
+			t.Errorf("%d calls (%s) took %d to etcd", n, name, took)
+		}
+	}
 }
 
 // rpcCounter counts the requests that etcd's KV service gets. Streams that are reset

@@ -58,7 +58,7 @@ func (p *Pair) onBlock(d Direction, f frame, block []byte) error {
 	if d == Response {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return p.onResponse(f.id, l.fields, end)
+		return p.onResponse(f.id, l.dec.fields, end)
 	}
 	if f.id&1 == 0 {
 		return protocolError("a client's stream of an even number")
@@ -78,7 +78,7 @@ func (p *Pair) onBlock(d Direction, f frame, block []byte) error {
 		return nil
 	}
 	if s := p.streams[f.id]; s != nil {
-		p.onTrailers(s, Request, l.fields, end)
+		p.onTrailers(s, Request, l.dec.fields, end)
 		return nil
 	}
 	return p.onStrayHeaders(f.id, end)
@@ -95,7 +95,7 @@ func (p *Pair) onTrailers(s *stream, d Direction, fields []hpack.HeaderField, en
 		p.resetBoth(s, http2.ErrCodeProtocol)
 		return
 	}
-	if p.legs[d].fieldsSize > maxHeaderList {
+	if p.legs[d].dec.size > maxHeaderList {
 		p.resetBoth(s, http2.ErrCodeEnhanceYourCalm)
 		return
 	}

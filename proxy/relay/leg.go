@@ -1,9 +1,9 @@
 package relay
 
 import (
-	"bytes"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -27,6 +27,9 @@ const (
 	// maxListed bounds the header lists and resets, which no window bounds,
 	// that may be queued towards a peer.
 	maxListed = 32 << 20
+	// tableSize is the size of HPACK's table for what comes in, and the largest
+	// for what goes out: the one that HTTP/2 begins with.
+	tableSize = 4096
 	// maxHeaderList is the largest header list accepted, counted as HPACK does.
 	maxHeaderList = 1 << 20
 	// maxContinuations is how many CONTINUATION frames a header block may take.
@@ -42,9 +45,7 @@ type leg struct {
 
 	// The goroutine that reads owns these.
 	rd            *reader
-	dec           *hpack.Decoder
-	fields        []hpack.HeaderField // of the block being decoded
-	fieldsSize    int
+	dec           *decoder
 	block         []byte // a header block that CONTINUATION goes on with
 	blockFrame    frame
 	continuations int
@@ -55,9 +56,10 @@ type leg struct {
 	out        *outgoing // frames that wait for the socket; nil when there are none
 	gathers    bool      // out may lend
 	relayed    int       // bytes copied into out that came from the other peer
-	writing    bool      // a goroutine is writing, and will go on while out has something
-	enc        *hpack.Encoder
-	encoded    bytes.Buffer
+	patient    int       // bytes of out that can wait, all there is before anything else comes; see patient.go
+	patience   *time.Timer
+	writing    bool // a goroutine is writing, and will go on while out has something urgent
+	enc        *encoder
 	sendWindow int64 // what the peer lets us send on the connection
 	initial    int64 // its SETTINGS_INITIAL_WINDOW_SIZE
 	maxFrame   int   // its SETTINGS_MAX_FRAME_SIZE
@@ -86,32 +88,14 @@ func newLeg(conn net.Conn, rd *reader, mu *sync.Mutex) *leg {
 		recvWindow: connWindow,
 	}
 	l.taken.L = mu
-	l.enc = hpack.NewEncoder(&l.encoded)
-	l.dec = hpack.NewDecoder(4096, l.emit)
-	l.dec.SetMaxStringLength(maxHeaderList)
+	l.enc, l.dec = newEncoder(), newDecoder()
 	return l
 }
 
-// emit takes a decoded field; past the limit fields are counted, not kept.
-func (l *leg) emit(f hpack.HeaderField) {
-	l.fieldsSize += int(f.Size())
-	if l.fieldsSize <= maxHeaderList {
-		l.fields = append(l.fields, f)
-	}
-}
-
-// decode decodes a whole header block into l.fields.
+// decode decodes a whole header block into l.dec.
 func (l *leg) decode(block []byte) error {
-	clear(l.fields)
-	l.fields, l.fieldsSize = l.fields[:0], 0
-	if cap(l.fields) > 128 {
-		l.fields = nil
-	}
-	if _, err := l.dec.Write(block); err != nil {
+	if err := l.dec.decode(block); err != nil {
 		return connError{http2.ErrCodeCompression, "a header block that HPACK cannot decode"}
-	}
-	if err := l.dec.Close(); err != nil {
-		return connError{http2.ErrCodeCompression, "a header block that ends within a field"}
 	}
 	return nil
 }
@@ -145,6 +129,9 @@ func (l *leg) pending() int {
 	return l.out.size()
 }
 
+// urgent reports whether something waits for the socket that shall not wait longer.
+func (l *leg) urgent() bool { return l.pending() > l.patient }
+
 // full reports whether streams are to keep what they have.
 func (l *leg) full() bool { return l.out != nil && l.out.full() }
 
@@ -155,11 +142,7 @@ func (l *leg) ping(flags http2.Flags, data [8]byte) { l.control(appendPing(l.roo
 // writeHeaders encodes fields now, in the order of writing, since the peer's
 // table changes with each block.
 func (l *leg) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
-	l.encoded.Reset()
-	for i := range fields {
-		_ = l.enc.WriteField(fields[i]) // a bytes.Buffer takes everything
-	}
-	block := l.encoded.Bytes()
+	block := l.enc.encode(fields)
 	typ, flags := http2.FrameHeaders, http2.Flags(0)
 	if end {
 		flags = http2.FlagHeadersEndStream
@@ -179,9 +162,6 @@ func (l *leg) writeHeaders(id uint32, fields []hpack.HeaderField, end bool) {
 		typ, flags = http2.FrameContinuation, 0
 	}
 	l.put(b)
-	if l.encoded.Cap() > 8<<10 {
-		l.encoded = bytes.Buffer{}
-	}
 }
 
 // received counts n bytes of DATA frames against the connection's window.
@@ -221,7 +201,7 @@ func (l *leg) apply(s http2.Setting) (delta int64, err error) {
 	case http2.SettingMaxFrameSize:
 		l.maxFrame = min(int(s.Val), maxFramePayload)
 	case http2.SettingHeaderTableSize:
-		l.enc.SetMaxDynamicTableSizeLimit(min(s.Val, 4096))
+		l.enc.limitTable(s.Val)
 	}
 	return delta, nil
 }

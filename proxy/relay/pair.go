@@ -27,7 +27,8 @@ type Pair struct {
 	cancel  context.CancelFunc
 	legs    [2]*leg // by the direction that comes in on them: client, upstream
 	streams map[uint32]*stream
-	err     error // why the pair ended
+	recent  [2]*stream // whose frame came last, by direction; nil if it is over
+	err     error      // why the pair ended
 	closed  bool
 
 	lastID     uint32 // highest stream that the client opened

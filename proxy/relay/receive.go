@@ -54,7 +54,12 @@ func (p *Pair) lookup(d Direction, id uint32) (*stream, error) {
 	if d == Response {
 		id -= 2
 	}
-	if s := p.streams[id]; s != nil && (d == Request || s.forwarded) {
+	s := p.recent[d]
+	if s == nil || s.id != id {
+		s = p.streams[id]
+	}
+	if s != nil && (d == Request || s.forwarded) {
+		p.recent[d] = s
 		return s, nil
 	}
 	if id&1 == 0 || id > p.lastID {
@@ -283,7 +288,7 @@ func (p *Pair) onPing(d Direction, f frame) error {
 		}
 		return nil
 	}
-	p.legs[d].ping(http2.FlagPingAck, [8]byte(f.payload))
+	p.acknowledge(d, [8]byte(f.payload))
 	return nil
 }
 

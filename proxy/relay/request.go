@@ -11,27 +11,27 @@ import (
 
 // onRequest opens a stream.
 func (p *Pair) onRequest(id uint32, l *leg, end bool) {
-	if code := p.admit(id, l.fields); code != http2.ErrCodeNo {
+	if code := p.admit(id, l.dec); code != http2.ErrCodeNo {
 		p.turnAway(l, id, end, code)
 		return
 	}
 	r := Route{HTTPStatus: 431, HTTPBody: "etcdseal: the header list is too large\n"}
-	if l.fieldsSize <= maxHeaderList {
-		r = p.session.Route(l.fields)
+	if l.dec.size <= maxHeaderList {
+		r = p.session.Route(l.dec.fields)
 	}
 	s := &stream{id: id, method: r.Method, codec: r.Codec, max: r.MaxRequest, long: r.Long, code: -1}
-	if s.length = contentLength(l.fields); s.wrongLength(0, end) {
+	if s.length = contentLength(l.dec.fields); s.wrongLength(0, end) {
 		p.turnAway(l, id, end, http2.ErrCodeProtocol)
 		return
 	}
 	var request *http.Request
 	if r.Serve != nil {
 		var err error
-		if request, err = newRequest(l.conn, l.fields, end); err != nil {
+		if request, err = newRequest(l.conn, l.dec.fields, end); err != nil {
 			r.HTTPStatus, r.HTTPBody = http.StatusBadRequest, "etcdseal: "+err.Error()+"\n"
 		}
 	}
-	fields := p.requestFields(s, l.fields)
+	fields := p.requestFields(s, l.dec.fields)
 	if st := badEncoding(s.half[Request].encoding); st != nil && r.Refuse == nil {
 		r.Refuse = st
 	}
@@ -41,6 +41,7 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 		return // the upstream would not take it, and the client makes it again elsewhere
 	}
 	p.streams[id] = s
+	p.recent[Request] = s
 	for d := range s.half {
 		h := &s.half[d]
 		h.recvWindow = windows[d]
@@ -65,7 +66,7 @@ func (p *Pair) onRequest(id uint32, l *leg, end bool) {
 
 // admit decides whether a request may be looked at, and with which code it is
 // reset otherwise.
-func (p *Pair) admit(id uint32, fields []hpack.HeaderField) http2.ErrCode {
+func (p *Pair) admit(id uint32, block *decoder) http2.ErrCode {
 	if id > maxStreamID-2 {
 		return http2.ErrCodeRefusedStream // upstream there is no such number
 	}
@@ -75,8 +76,14 @@ func (p *Pair) admit(id uint32, fields []hpack.HeaderField) http2.ErrCode {
 	if many {
 		return http2.ErrCodeRefusedStream
 	}
-	if !validRequest(fields) {
+	if block.list != nil && block.list.valid {
+		return http2.ErrCodeNo
+	}
+	if !validRequest(block.fields) {
 		return http2.ErrCodeProtocol
+	}
+	if block.list != nil {
+		block.list.valid = true
 	}
 	return http2.ErrCodeNo
 }

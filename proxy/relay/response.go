@@ -23,7 +23,7 @@ func (p *Pair) onResponse(id uint32, fields []hpack.HeaderField, end bool) error
 		p.settle(s)
 	case h.endIn:
 		p.resetBoth(s, http2.ErrCodeStreamClosed)
-	case p.legs[Response].fieldsSize > maxHeaderList:
+	case p.legs[Response].dec.size > maxHeaderList:
 		p.resetBoth(s, http2.ErrCodeEnhanceYourCalm)
 	case h.begun:
 		p.onTrailers(s, Response, fields, end)

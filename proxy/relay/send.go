@@ -300,6 +300,11 @@ func (p *Pair) settle(s *stream) {
 // drop takes a stream out of the pair and lets go of what it holds.
 func (p *Pair) drop(s *stream) {
 	delete(p.streams, s.id)
+	for d := range p.recent {
+		if p.recent[d] == s {
+			p.recent[d] = nil
+		}
+	}
 	if !s.half[Request].endIn {
 		p.left.add(s.id)
 	}
