@@ -3,14 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +24,9 @@ const (
 	migrated = "migrated"
 	// migrateKills is how often encrypt is killed on its way.
 	migrateKills = 3
-	// migrateRate is how many values a second it writes while it is to be killed.
-	migrateRate = "2000"
+	// migrateLimit bounds one verb, on a machine with other work.
+	migrateLimit = 3 * time.Minute
+	probe        = "probe"
 )
 
 // migrateCount is how many secrets there are: E2E_SECRETS, or enough for a quick run.
@@ -36,125 +34,152 @@ func migrateCount(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("E2E_SECRETS")
 	if text == "" {
-		return 5000
+		return 2000
 	}
 	n, err := strconv.Atoi(text)
-	if err != nil || n < 1000 || n > 99999 {
-		t.Fatalf("E2E_SECRETS is %q, want a number from 1000 to 99999", text)
+	if err != nil || n < 1000 || n > 999_999 {
+		t.Fatalf("E2E_SECRETS is %q, want a number from 1000 to 999999", text)
 	}
 	return n
 }
 
-// TestMigrate seals the plaintext secrets of a cluster in use, killed on the way, seals
-// them again under another DEK, and opens them for good, while kube-apiserver creates,
-// updates and deletes secrets. No acknowledged write is lost, no stale value is read.
+// migration is a cluster whose secrets are taken from one form to another.
+type migration struct {
+	*lab
+	proxy *etcdseal.Proxy
+	api   *apiserver.Client
+	w     *migrateWriter
+	count int
+	copy  []byte // as kube-apiserver stored copy 0, without etcdseal
+}
+
+// TestMigrate seals the plaintext secrets of a cluster in use, killed on the way, proves
+// that no plaintext is left, seals them again under another DEK, rotates, and opens them
+// for good, while kube-apiserver creates, updates and deletes secrets all the while. No
+// acknowledged write is lost, no stale value is read.
 func TestMigrate(t *testing.T) {
 	l := newLab(t, true)
+	l.etcd.Stop(t)
+	l.etcd.UseFlags("--max-wals=1", "--snapshot-count=100") // old segments are dropped early
+	l.etcd.Run(t)
 	cfg := l.proxyConfig(t)
-	cfg.Rules = []etcdseal.Rule{{Prefix: etcdseal.SecretsPrefix, Unsealed: true}}
-	proxy := etcdseal.Start(t, cfg)
-	api := apiserver.Start(t, l.apiConfig(proxy.Endpoint(), true)).Client()
-	w := newMigrateWriter(t, l, api)
-	count := migrateCount(t)
-	l.copySecrets(t, api, count)
+	cfg.Rules = sealing(false)
+	m := &migration{lab: l, proxy: etcdseal.Start(t, cfg), count: migrateCount(t)}
+	m.api = apiserver.Start(t, l.apiConfig(m.proxy.Endpoint(), true)).Client()
+	m.w = newMigrateWriter(t, l, m.api)
+	m.copySecrets(t)
 
-	w.pause(t, proxy, func(cfg *etcdseal.Config) { cfg.Rules = etcdseal.DefaultRules() })
+	m.seal(t, true)
 	for kill := range migrateKills {
-		l.killEncrypt(t, proxy, (kill+1)*count/(2*migrateKills))
+		m.killEncrypt(t, (kill+1)*m.count/(2*migrateKills))
 	}
-	proxy.Tool(t, "encrypt", "--yes", "--rate", "0", "--purge")
-	if sealed, plain := l.countSecrets(t); sealed < count || plain != 0 {
-		t.Errorf("%d secrets are sealed and %d are not, want at least %d and none", sealed, plain, count)
+	m.tool(t, "encrypt", "--yes", "--rate", "0", "--purge")
+	if sealed, plain := m.countSecrets(t); sealed < m.count || plain != 0 {
+		t.Errorf("%d secrets are sealed and %d are not, want at least %d and none", sealed, plain, m.count)
 	}
-	proxy.Tool(t, "verify")
-	proxy.Tool(t, "verify", "--history")
-	proxy.Tool(t, "verify", "--data-dir", l.etcd.SaveSnapshot(t))
-	w.withoutEtcd(t, func() { // free pages and all
-		proxy.Tool(t, "verify", "--data-dir", filepath.Join(l.etcd.DataDir(), "member", "snap", "db"))
-	})
+	m.verifyAll(t)
 	l.checkDEKs(t)
 
-	first := keysOf(etcd.ReadKeyring(t, l.raw, etcdseal.KeyringPrefix))
-	// A proxy that starts makes a DEK of its own, so that none is left that seals with an older one.
-	before := time.Now().UTC().Format(time.RFC3339)
-	w.pause(t, proxy, func(*etcdseal.Config) {})
-	proxy.Tool(t, "reencrypt", "--yes", "--rate", "0", "--older-than", before)
-	for key, value := range etcd.Pairs(t, l.raw, etcdseal.SecretsPrefix) {
-		if id, err := etcd.EnvelopeID(value); err != nil || first[id] {
-			t.Fatalf("%s is under DEK %s, %v, want another one than before", key, id, err)
+	m.reencrypt(t)
+	m.tool(t, "rotate", "--yes")
+	m.tool(t, "verify")
+
+	m.seal(t, false)
+	m.tool(t, "decrypt", "--yes", "--rate", "0")
+	m.w.finish(t)
+	m.checkOpened(t)
+}
+
+func sealing(seal bool) []etcdseal.Rule {
+	return []etcdseal.Rule{{Prefix: etcdseal.SecretsPrefix, Unsealed: !seal}}
+}
+
+// tool runs a verb that has to end well.
+func (m *migration) tool(t *testing.T, args ...string) string {
+	t.Helper()
+	start := time.Now()
+	out := process.RunTo(t, migrateLimit, 0, filepath.Join(m.binaries, "etcdseal"), append(args, "--config", m.proxy.ConfigFile())...)
+	t.Logf("etcdseal %s (%s):\n%s", strings.Join(args, " "), time.Since(start).Round(time.Millisecond), out)
+	return out
+}
+
+func (m *migration) key(name string) string { return etcdseal.SecretsPrefix + migrated + "/" + name }
+
+// seal has the proxy write in another form from now on, without an interruption.
+func (m *migration) seal(t *testing.T, seal bool) {
+	t.Helper()
+	m.proxy.Reload(t, func(cfg *etcdseal.Config) { cfg.Rules = sealing(seal) })
+	n := 0
+	poll.Until(t, settleLimit, fmt.Sprintf("what is written to be sealed: %t", seal), func(ctx context.Context) error {
+		n++
+		secret := apiserver.NewSecret(migrated, probe, fmt.Appendf(nil, "%s %t %d", m.marker, seal, n))
+		if _, err := m.api.Update(ctx, apiserver.Secrets(migrated), secret); err != nil {
+			return err
 		}
-	}
-	proxy.Tool(t, "rotate", "--yes")
-
-	w.pause(t, proxy, func(cfg *etcdseal.Config) {
-		cfg.Rules = []etcdseal.Rule{{Prefix: etcdseal.SecretsPrefix, Unsealed: true}}
+		if got := etcd.IsEnvelope(etcd.Pairs(t, m.raw, m.key(probe))[m.key(probe)]); got != seal {
+			return fmt.Errorf("it is: %t", got)
+		}
+		return nil
 	})
-	proxy.Tool(t, "decrypt", "--yes", "--rate", "0")
-	if sealed, _ := l.countSecrets(t); sealed != 0 {
-		t.Errorf("%d secrets are still sealed", sealed)
-	}
-	w.finish(t)
-	if _, plain := l.countSecrets(t); plain != count+len(w.acked)+1 {
-		t.Errorf("there are %d secrets, want %d, those of the writer and one", plain, count)
-	}
 }
 
-func keysOf(keyring etcd.Keyring) map[string]bool {
-	ids := make(map[string]bool)
-	for id := range keyring {
-		ids[id] = true
-	}
-	return ids
-}
+func copyName(n int) string { return fmt.Sprintf("copy-%06d", n) }
 
 // copySecrets writes secrets to etcd as kube-apiserver has written one, under other names
 // of the same length.
-func (l *lab) copySecrets(t *testing.T, api *apiserver.Client, count int) {
+func (m *migration) copySecrets(t *testing.T) {
 	t.Helper()
-	name := func(n int) string { return fmt.Sprintf("copy-%06d", n) }
-	first := apiserver.NewSecret(migrated, name(0), l.secret(t, "copied", 200))
-	if _, err := api.Create(call(t), apiserver.Secrets(migrated), first); err != nil {
-		t.Fatalf("creating the secret to copy: %v", err)
+	for name, value := range map[string][]byte{copyName(0): m.secret(t, "copied", 200), probe: m.secret(t, probe, 20)} {
+		if _, err := m.api.Create(call(t), apiserver.Secrets(migrated), apiserver.NewSecret(migrated, name, value)); err != nil {
+			t.Fatalf("creating %s: %v", name, err)
+		}
 	}
-	folder := etcdseal.SecretsPrefix + migrated + "/"
-	stored := etcd.Pairs(t, l.raw, folder+name(0))[folder+name(0)]
-	if etcd.IsEnvelope(stored) || !bytes.Contains(stored, []byte(name(0))) {
+	m.copy = etcd.Pairs(t, m.raw, m.key(copyName(0)))[m.key(copyName(0))]
+	if etcd.IsEnvelope(m.copy) || !bytes.Contains(m.copy, []byte(copyName(0))) {
 		t.Fatal("the secret to copy is not stored as plaintext")
 	}
-	for n := 1; n <= count; {
+	for n := 1; n <= m.count; {
 		var puts []clientv3.Op
-		for ; n <= count && len(puts) < 100; n++ {
-			puts = append(puts, clientv3.OpPut(folder+name(n), string(bytes.ReplaceAll(stored, []byte(name(0)), []byte(name(n))))))
+		for ; n <= m.count && len(puts) < 100; n++ {
+			puts = append(puts, clientv3.OpPut(m.key(copyName(n)), string(m.copyOf(n))))
 		}
-		if _, err := l.raw.Txn(call(t)).Then(puts...).Commit(); err != nil {
+		if _, err := m.raw.Txn(call(t)).Then(puts...).Commit(); err != nil {
 			t.Fatalf("writing copies: %v", err)
 		}
 	}
 }
 
-// killEncrypt starts to encrypt and kills that when so many values are sealed.
-func (l *lab) killEncrypt(t *testing.T, proxy *etcdseal.Proxy, sealed int) {
+func (m *migration) copyOf(n int) []byte {
+	return bytes.ReplaceAll(m.copy, []byte(copyName(0)), []byte(copyName(n)))
+}
+
+// killEncrypt starts to encrypt and kills that when the n-th copy is sealed.
+func (m *migration) killEncrypt(t *testing.T, n int) {
 	t.Helper()
+	rate := m.count / 4 // so that it does not get to the end before it is killed
 	tool := process.Start(t, process.Config{
-		Path: filepath.Join(l.binaries, "etcdseal"), Args: []string{"encrypt", "--config", proxy.ConfigFile(), "--yes", "--rate", migrateRate},
-		Log: process.NewLog(t, fmt.Sprintf("encrypt-%d", sealed)),
+		Path: filepath.Join(m.binaries, "etcdseal"), Args: []string{"encrypt", "--config", m.proxy.ConfigFile(), "--yes", "--rate", fmt.Sprint(rate)},
+		Log: process.NewLog(t, fmt.Sprintf("encrypt-%d", n)),
 	})
-	tool.WaitFor(t, settleLimit, "values to be sealed", func(context.Context) error {
-		if now, _ := l.countSecrets(t); now < sealed {
-			return fmt.Errorf("%d are", now)
+	key := m.key(copyName(n))
+	tool.WaitFor(t, migrateLimit, copyName(n)+" to be sealed", func(context.Context) error {
+		if !etcd.IsEnvelope(etcd.Pairs(t, m.raw, key)[key]) {
+			return fmt.Errorf("it is not")
 		}
 		return nil
 	})
 	tool.Kill(t)
-	if _, plain := l.countSecrets(t); plain == 0 {
+	sealed, plain := m.countSecrets(t)
+	t.Logf("encrypt was killed with %d secrets sealed and %d not", sealed, plain)
+	if plain == 0 {
 		t.Error("encrypt was done before it was killed, so that nothing is tested")
 	}
 }
 
 // countSecrets counts what is stored under the rule.
-func (l *lab) countSecrets(t *testing.T) (sealed, plain int) {
+func (m *migration) countSecrets(t *testing.T) (sealed, plain int) {
 	t.Helper()
-	for _, value := range etcd.Pairs(t, l.raw, etcdseal.SecretsPrefix) {
+	for _, value := range etcd.Pairs(t, m.raw, etcdseal.SecretsPrefix) {
 		if etcd.IsEnvelope(value) {
 			sealed++
 		} else {
@@ -164,125 +189,105 @@ func (l *lab) countSecrets(t *testing.T) (sealed, plain int) {
 	return sealed, plain
 }
 
-// migrateWriter creates, updates, deletes and reads secrets of its own, one after the
-// other, and knows what was acknowledged.
-type migrateWriter struct {
-	lab    *lab
-	api    *apiserver.Client
-	turn   sync.Mutex // held for each call, and while the proxy is away
-	acked  map[string][]byte
-	writes int
-	random *rand.Rand
-	stop   context.CancelFunc
-	ended  chan error
-}
-
-func newMigrateWriter(t *testing.T, l *lab, api *apiserver.Client) *migrateWriter {
+// verifyAll proves that no plaintext is left: live, in history, in a snapshot and in the
+// member's files, of which the log has to be followed by enough others first.
+func (m *migration) verifyAll(t *testing.T) {
 	t.Helper()
-	if _, err := api.Create(call(t), apiserver.Namespaces, apiserver.NewNamespace(migrated)); err != nil {
-		t.Fatalf("creating namespace: %v", err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	w := &migrateWriter{
-		lab: l, api: api, acked: make(map[string][]byte), random: rand.New(rand.NewPCG(1, 2)), stop: stop, ended: make(chan error, 1),
-	}
-	go func() {
-		var err error
-		for err == nil && ctx.Err() == nil {
-			err = w.write()
-		}
-		w.ended <- err
-	}()
-	t.Cleanup(stop)
-	return w
-}
+	m.tool(t, "verify")
+	m.tool(t, "verify", "--history")
+	m.tool(t, "verify", "--data-dir", m.etcd.SaveSnapshot(t))
 
-// write reads one secret, compares it with what was acknowledged, and changes it.
-func (w *migrateWriter) write() error {
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
-	defer cancel()
-	name := fmt.Sprintf("busy-%02d", w.random.IntN(20))
-	there, err := w.check(ctx, name)
-	if err != nil {
-		return err
+	folder := filepath.Join(m.etcd.DataDir(), "member", "wal")
+	first := segments(t, folder)[0]
+	out := process.RunTo(t, migrateLimit, 1, filepath.Join(m.binaries, "etcdseal"), "verify", "--data-dir", copyFile(t, first), "--config", m.proxy.ConfigFile())
+	if !strings.Contains(out, "write request") || strings.Contains(out, m.marker) {
+		t.Error("verify does not find what is in the log, or shows it")
 	}
-	path := apiserver.Secrets(migrated)
-	if there && w.random.IntN(5) == 0 {
-		if err := w.api.Delete(ctx, path, name); err != nil {
-			return fmt.Errorf("deleting %s: %w", name, err)
+	filler := strings.Repeat("f", 1<<20)
+	for n := range 140 { // two segments are full then, and a third one is begun
+		if _, err := m.raw.Put(call(t), "/filler", filler); err != nil {
+			t.Fatalf("filling the log after %d: %v", n, err)
 		}
-		delete(w.acked, name)
+	}
+	for range 250 { // more than two of etcd's own snapshots apart
+		if _, err := m.raw.Put(call(t), "/filler", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.w.interrupt(t, func() { // it drops segments when it starts
+		m.etcd.Stop(t)
+		m.etcd.Run(t)
+	})
+	poll.Until(t, settleLimit, "etcd to drop "+filepath.Base(first), func(context.Context) error {
+		if all := segments(t, folder); all[0] <= first {
+			return fmt.Errorf("there are %q", all)
+		}
 		return nil
+	})
+	m.w.interrupt(t, func() {
+		m.etcd.Stop(t)
+		m.tool(t, "verify", "--data-dir", m.etcd.DataDir())
+		m.etcd.Run(t)
+	})
+	if file, holds := m.etcd.DataHolds(t, m.marker); holds {
+		t.Errorf("%s holds plaintext, which verify has not found", file)
 	}
-	w.writes++
-	value := fmt.Appendf(nil, "%s %s %d", w.lab.marker, name, w.writes)
-	if there {
-		_, err = w.api.Update(ctx, path, apiserver.NewSecret(migrated, name, value))
-	} else {
-		_, err = w.api.Create(ctx, path, apiserver.NewSecret(migrated, name, value))
+}
+
+func segments(t *testing.T, folder string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(folder, "*.wal"))
+	if err != nil || len(all) == 0 {
+		t.Fatalf("there is no log in %s: %v", folder, err)
 	}
+	return all
+}
+
+// copyFile returns a copy of a file, since the original is in use.
+func copyFile(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
+		t.Fatal(err)
 	}
-	w.acked[name] = value
-	return nil
-}
-
-// check compares a secret with what was acknowledged, and reports whether it is there.
-func (w *migrateWriter) check(ctx context.Context, name string) (bool, error) {
-	want, there := w.acked[name]
-	got, err := w.api.Get(ctx, apiserver.Secrets(migrated), name)
-	var failed *apiserver.StatusError
-	switch {
-	case !there && errors.As(err, &failed) && failed.Code == http.StatusNotFound:
-		return false, nil
-	case err != nil:
-		return there, fmt.Errorf("reading %s, which is there: %t: %w", name, there, err)
-	case !there:
-		return there, fmt.Errorf("%s is back after it was deleted", name)
-	case !bytes.Equal(got.Data["value"], want):
-		return there, fmt.Errorf("%s does not have the value that was acknowledged", name)
+	to := filepath.Join(t.TempDir(), filepath.Base(file))
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	return true, nil
+	return to
 }
 
-// pause starts the proxy anew with another configuration while nothing is written.
-func (w *migrateWriter) pause(t *testing.T, proxy *etcdseal.Proxy, change func(*etcdseal.Config)) {
+// reencrypt takes every value off the DEKs that there are. A proxy that starts makes a DEK
+// of its own, so that none is left that seals with an older one.
+func (m *migration) reencrypt(t *testing.T) {
 	t.Helper()
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	proxy.Change(t, change)
-	proxy.Restart(t)
-	poll.Until(t, settleLimit, "kube-apiserver to work again", w.api.Ready)
-}
-
-// withoutEtcd does something while etcd is stopped and nothing is written.
-func (w *migrateWriter) withoutEtcd(t *testing.T, do func()) {
-	t.Helper()
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	w.lab.etcd.Stop(t)
-	do()
-	w.lab.etcd.Run(t)
-	poll.Until(t, settleLimit, "kube-apiserver to work again", w.api.Ready)
-}
-
-// finish ends the writer and checks everything that it wrote.
-func (w *migrateWriter) finish(t *testing.T) {
-	t.Helper()
-	w.stop()
-	if err := <-w.ended; err != nil {
-		t.Fatalf("after %d writes: %v", w.writes, err)
-	}
-	for name := range w.acked {
-		if _, err := w.check(call(t), name); err != nil {
-			t.Error(err)
+	old := etcd.ReadKeyring(t, m.raw, etcdseal.KeyringPrefix)
+	before := time.Now().UTC().Format(time.RFC3339)
+	m.w.interrupt(t, func() { m.proxy.Restart(t) })
+	m.tool(t, "reencrypt", "--yes", "--rate", "0", "--older-than", before)
+	for key, value := range etcd.Pairs(t, m.raw, etcdseal.SecretsPrefix) {
+		id, err := etcd.EnvelopeID(value)
+		if _, is := old[id]; err != nil || is {
+			t.Fatalf("%s is under DEK %s, %v, want another one than before", key, id, err)
 		}
 	}
-	if w.writes == 0 {
-		t.Error("nothing was written meanwhile")
+}
+
+// checkOpened demands that everything is as if it had never been sealed.
+func (m *migration) checkOpened(t *testing.T) {
+	t.Helper()
+	stored := etcd.Pairs(t, m.raw, etcdseal.SecretsPrefix)
+	for n := range m.count + 1 {
+		if !bytes.Equal(stored[m.key(copyName(n))], m.copyOf(n)) {
+			t.Fatalf("%s is not what was written", copyName(n))
+		}
 	}
-	t.Logf("%d writes meanwhile", w.writes)
+	for key, value := range stored {
+		if etcd.IsEnvelope(value) {
+			t.Errorf("%s is still sealed", key)
+		}
+	}
+	if want := m.count + 2 + m.w.there(); len(stored) != want {
+		t.Errorf("there are %d secrets, want %d", len(stored), want)
+	}
 }
