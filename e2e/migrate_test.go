@@ -78,6 +78,7 @@ func TestMigrate(t *testing.T) {
 		t.Errorf("%d secrets are sealed and %d are not, want at least %d and none", sealed, plain, m.count)
 	}
 	m.verifyAll(t)
+	m.checkListed(t)
 	l.checkDEKs(t)
 
 	m.reencrypt(t)
@@ -187,6 +188,33 @@ func (m *migration) countSecrets(t *testing.T) (sealed, plain int) {
 		}
 	}
 	return sealed, plain
+}
+
+// checkListed lists all copies through kube-apiserver while they are sealed.
+func (m *migration) checkListed(t *testing.T) {
+	t.Helper()
+	first, err := m.api.Get(call(t), apiserver.Secrets(migrated), copyName(0))
+	if err != nil {
+		t.Fatalf("reading the secret that was copied: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), migrateLimit)
+	defer cancel()
+	all, _, err := m.api.List(ctx, apiserver.Secrets(migrated), 500, nil)
+	if err != nil {
+		t.Fatalf("listing secrets: %v", err)
+	}
+	listed := make(map[string]bool)
+	for _, item := range all.Items {
+		if name := item.Metadata.Name; strings.HasPrefix(name, "copy-") {
+			listed[name] = bytes.Equal(item.Data["value"], first.Data["value"])
+			if !listed[name] {
+				t.Fatalf("%s is listed with another value", name)
+			}
+		}
+	}
+	if len(listed) != m.count+1 {
+		t.Errorf("%d copies are listed, want %d", len(listed), m.count+1)
+	}
 }
 
 // verifyAll proves that no plaintext is left: live, in history, in a snapshot and in the

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -261,10 +262,14 @@ func (r *run) reread(ctx context.Context, a *attempt) (answer *clientv3.TxnRespo
 func (r *run) done(a *attempt) {
 	r.fresh = append(r.fresh, a.answer.Header.Revision)
 	for _, it := range a.items {
-		r.result.Changed++
-		r.result.ChangedBytes += int64(len(it.key) + len(it.stored))
-		r.written += int64(len(it.key) + len(it.out))
+		r.changed(it)
 	}
+}
+
+func (r *run) changed(it *item) {
+	r.result.Changed++
+	r.result.ChangedBytes += int64(len(it.key) + len(it.stored))
+	r.written += int64(len(it.key) + len(it.out))
 }
 
 // refresh takes in what is there now of a transaction that did not write, and returns what
@@ -286,6 +291,9 @@ func (r *run) refresh(ctx context.Context, a *attempt, now *clientv3.TxnResponse
 			r.result.Retried++
 		case kvs[0].ModRevision == it.revision:
 			same = append(same, it)
+		case it.dek != envelope.ID{} && bytes.Equal(kvs[0].Value, it.out): // sealed by this run: an answer was lost
+			r.moved++
+			r.changed(it)
 		default:
 			r.moved++
 			r.result.Retried++
