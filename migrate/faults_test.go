@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -110,11 +111,11 @@ func TestBehind(t *testing.T) {
 // TestRealQuota fills an etcd with a small quota until it is near, and until it is full.
 func TestRealQuota(t *testing.T) {
 	l := newLab(t, func(c *embed.Config) { c.QuotaBackendBytes = 64 << 20 })
-	for i := range 24 {
+	for i := range 30 {
 		l.put(fmt.Sprintf("%s%02d", prefix, i), strings.Repeat("x", 1<<20))
 	}
 	result, err := l.engine(l.process(), true).Run(t.Context(), migrate.Job{Kind: migrate.Encrypt})
-	if !errors.Is(err, migrate.ErrQuota) || result.Changed == 0 || result.Changed == 24 {
+	if !errors.Is(err, migrate.ErrQuota) || result.Changed == 0 || result.Changed == 30 {
 		t.Fatalf("%d changed, %v", result.Changed, err)
 	}
 	contains(t, err, "run this again")
@@ -288,7 +289,7 @@ func (l *lab) cluster(n int) []*embed.Etcd {
 		c.Name = fmt.Sprintf("m%d", i)
 		c.Dir = filepath.Join(root, c.Name)
 		client := url.URL{Scheme: "unix", Path: filepath.Join(root, c.Name+".sock")}
-		peer := url.URL{Scheme: "unix", Path: filepath.Join(root, c.Name+".peer")}
+		peer := url.URL{Scheme: "http", Host: l.freeAddress()}
 		c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 		c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 		c.UnsafeNoFsync = true
@@ -303,14 +304,34 @@ func (l *lab) cluster(n int) []*embed.Etcd {
 		members = append(members, l.begin(&configs[i]))
 	}
 	for _, m := range members {
-		<-m.Server.ReadyNotify()
+		l.ready(m)
 	}
 	return members
 }
 
+func (l *lab) ready(m *embed.Etcd) {
+	l.Helper()
+	select {
+	case <-m.Server.ReadyNotify():
+	case <-time.After(time.Minute):
+		l.Fatal("an etcd is not ready")
+	}
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func (l *lab) freeAddress() string {
+	l.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
 func (l *lab) startMember(c embed.Config) {
 	l.Helper()
-	<-l.begin(&c).Server.ReadyNotify()
+	l.ready(l.begin(&c))
 }
 
 // begin starts an etcd and does not wait for it.
@@ -320,6 +341,12 @@ func (l *lab) begin(c *embed.Config) *embed.Etcd {
 	if err != nil {
 		l.Fatalf("starting etcd: %v", err)
 	}
-	l.Cleanup(m.Close)
+	l.Cleanup(func() {
+		select {
+		case <-m.Server.StopNotify(): // a test has stopped it
+		default:
+			m.Close()
+		}
+	})
 	return m
 }
