@@ -39,7 +39,16 @@ func newLimiter(perSecond int) *rate.Limiter {
 	if perSecond == 0 {
 		return rate.NewLimiter(rate.Inf, maxItems)
 	}
-	return rate.NewLimiter(rate.Limit(perSecond), maxItems)
+	return rate.NewLimiter(rate.Limit(perSecond), batchOf(perSecond))
+}
+
+// batchOf returns how many values a transaction has at a rate. Clients wait while etcd works
+// on one, so that whoever asks for a rate for their sake gets smaller ones, more often.
+func batchOf(perSecond int) int {
+	if perSecond == 0 {
+		return maxItems
+	}
+	return min(max(perSecond/perSecondAimed, minItems), maxItems)
 }
 
 // passes goes over everything until there is nothing left to do.
@@ -153,7 +162,7 @@ func (r *run) take(ctx context.Context, kv *mvccpb.KeyValue) error {
 		r.result.LeftBytes += int64(len(kv.Key) + len(kv.Value))
 		return nil
 	}
-	if len(r.pending) == maxItems || len(r.pending) > 0 && r.pendingBytes+it.size() > txnBytes {
+	if len(r.pending) >= batchOf(r.engine.Rate) || len(r.pending) > 0 && r.pendingBytes+it.size() > txnBytes {
 		if err := r.flush(ctx); err != nil {
 			return err
 		}

@@ -20,8 +20,11 @@ import (
 // of records, and 1.5 MiB.
 const (
 	maxItems = 100
-	maxOps   = 128
-	txnBytes = 512 << 10
+	minItems = 10 // at a bounded rate
+	// perSecondAimed is how many transactions a second there are at a bounded rate.
+	perSecondAimed = 40
+	maxOps         = 128
+	txnBytes       = 512 << 10
 )
 
 // maxTries bounds how often a key is tried again that changed meanwhile. What is left then
