@@ -44,8 +44,8 @@ func measureRate(ctx context.Context, r *rig, o options) (figures []figure, err 
 		{what: "bare client, blindly", value: median(blind), unit: "values/s"},
 		{what: "bare client that reads and compares revisions", value: median(careful), unit: "values/s"},
 		{what: "encrypt", value: median(sealed), unit: "values/s"},
-		{what: "encrypt, of the careful client's rate", value: median(toCareful), unit: "", limit: 0.6, least: true},
-		{what: "encrypt, of the blind client's rate", value: median(toBlind), unit: "", limit: 0.6, least: true},
+		{what: "encrypt, of the careful client's rate", value: median(toCareful), limit: 0.6, least: true},
+		{what: "encrypt, of the blind client's rate", value: median(toBlind)},
 	}, nil
 }
 
