@@ -20,8 +20,8 @@ import (
 const (
 	// busySecrets is how many secrets a migrateWriter works on.
 	busySecrets = 40
-	// attemptLimit bounds a call while something may be away.
-	attemptLimit = 5 * time.Second
+	// busyLimit bounds a call while something may be away.
+	busyLimit = 5 * time.Second
 )
 
 // migrateWriter creates, updates, deletes and reads secrets of its own, one after the
@@ -94,10 +94,10 @@ func (w *migrateWriter) step() (idle bool, err error) {
 	if began%2 == 1 && len(secret.may) > 1 {
 		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), attemptLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), busyLimit)
 	defer cancel()
 	err = w.change(ctx, name, secret)
-	var wrong *wrongValue
+	var wrong *migrateMismatch
 	switch {
 	case err == nil:
 		return false, nil
@@ -108,10 +108,10 @@ func (w *migrateWriter) step() (idle bool, err error) {
 	return false, nil
 }
 
-// wrongValue says that a secret is not what it may be.
-type wrongValue struct{ text string }
+// migrateMismatch says that a secret is not what it may be.
+type migrateMismatch struct{ text string }
 
-func (e *wrongValue) Error() string { return e.text }
+func (e *migrateMismatch) Error() string { return e.text }
 
 // change reads a secret, compares it with what it may be, and writes it.
 func (w *migrateWriter) change(ctx context.Context, name string, secret *busySecret) error {
@@ -121,7 +121,7 @@ func (w *migrateWriter) change(ctx context.Context, name string, secret *busySec
 		return err
 	}
 	if !secret.is(is) {
-		return &wrongValue{fmt.Sprintf("%s is not what was acknowledged (there: %t, known: %t)", name, is != nil, len(secret.may) == 1)}
+		return &migrateMismatch{fmt.Sprintf("%s is not what was acknowledged (there: %t, known: %t)", name, is != nil, len(secret.may) == 1)}
 	}
 	secret.may = [][]byte{is} // with no write under way that could change it again
 	next := fmt.Appendf(nil, "%s %s %d", w.lab.marker, name, w.random.Uint64())
