@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -32,12 +31,15 @@ type DialConfig struct {
 	Tokens      Tokens                           // nil: none
 }
 
-// Dial returns a client of etcd itself. It does not wait for etcd. Its requests are bounded
-// by etcd alone, so that etcd's own error says what is too large.
+// maxMessage bounds the memory for an answer: a page over it is read in smaller ones. It is
+// far over what etcd takes for a request, so that etcd's own error says what is too large.
+const maxMessage = 64 << 20
+
+// Dial returns a client of etcd itself. It does not wait for etcd.
 func Dial(c DialConfig) (*Client, error) {
 	config := clientv3.Config{
 		Endpoints: c.Endpoints, DialTimeout: 5 * time.Second, DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
-		MaxCallSendMsgSize: math.MaxInt32,
+		MaxCallSendMsgSize: maxMessage, MaxCallRecvMsgSize: maxMessage,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: 5 * time.Second,

@@ -18,6 +18,7 @@ type item struct {
 	key      []byte
 	stored   []byte
 	revision int64 // the key's mod_revision with it
+	leased   bool
 	rule     *Rule
 
 	out   []byte      // what is to be in its place; nil: not made yet
@@ -26,7 +27,7 @@ type item struct {
 }
 
 // size is roughly what the item takes in a request.
-func (it *item) size() int { return 3*len(it.key) + len(it.stored) + envelope.Overhead + 64 }
+func (it *item) size() int { return 2*len(it.key) + len(it.stored) + envelope.Overhead + 64 }
 
 // judge says what is to be done with a value: an item, or nil if nothing is.
 func (r *run) judge(ctx context.Context, kv *mvccpb.KeyValue) (*item, error) {
@@ -35,7 +36,7 @@ func (r *run) judge(ctx context.Context, kv *mvccpb.KeyValue) (*item, error) {
 		r.result.Others++
 		return nil, nil
 	}
-	it := &item{key: kv.Key, stored: kv.Value, revision: kv.ModRevision, rule: rule}
+	it := &item{key: kv.Key, stored: kv.Value, revision: kv.ModRevision, leased: kv.Lease != 0, rule: rule}
 	if len(kv.Value) == 0 {
 		r.result.Empty++
 		return nil, nil

@@ -28,19 +28,26 @@ const prefix = "/registry/secrets/"
 // lab is a real etcd of one member, and what is in it.
 type lab struct {
 	*testing.T
-	dir      string // of the member's data
-	endpoint string
-	server   *embed.Etcd
-	client   *clientv3.Client
+	dir       string // of the member's data
+	endpoint  string
+	endpoints []string // of a cluster
+	configure func(*embed.Config)
+	server    *embed.Etcd
+	client    *clientv3.Client
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t *testing.T, configure ...func(*embed.Config)) *lab {
 	t.Helper()
 	root, err := os.MkdirTemp("", "migrate") // shorter than t.TempDir, for a socket's path is limited
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &lab{T: t, dir: filepath.Join(root, "data"), endpoint: "unix://" + filepath.Join(root, "s.sock")}
+	l.configure = func(c *embed.Config) {
+		for _, f := range configure {
+			f(c)
+		}
+	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	l.start()
 	return l
@@ -60,6 +67,7 @@ func (l *lab) start() {
 	c.InitialCluster = c.Name + "=" + peer.String()
 	c.UnsafeNoFsync = true
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	l.configure(c)
 	if l.server, err = embed.StartEtcd(c); err != nil {
 		l.Fatalf("starting etcd: %v", err)
 	}

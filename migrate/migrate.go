@@ -224,7 +224,7 @@ func setDefault[T comparable](field *T, value T) {
 // Run does a Job. The Result is never nil and true also when there is an error: what was
 // done so far stays valid, and running the Job again goes on. Problems are no error.
 func (e *Engine) Run(ctx context.Context, job Job) (*Result, error) {
-	r := &run{engine: e, job: job, result: &Result{Kind: job.Kind, DryRun: job.DryRun}, made: map[envelope.ID]time.Time{}}
+	r := &run{engine: e, job: job, result: &Result{Kind: job.Kind, DryRun: job.DryRun}, made: map[envelope.ID]time.Time{}, settled: map[int64]bool{}, away: map[string]time.Time{}}
 	start := e.Now()
 	defer func() { r.result.Elapsed = e.Now().Sub(start) }()
 	if err := r.check(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -46,36 +47,29 @@ func (s *Space) near(growth int64) bool {
 	return s.NoSpace || size+2*lookEvery >= s.Quota || size >= s.Quota/10*9 && free < s.Quota/20
 }
 
+// Bounds of a look at the quota: how long an endpoint may take to answer, and how long one
+// that did not is left alone, so that a member which is down does not hold up a run.
+const (
+	statusTimeout = 5 * time.Second
+	leaveAlone    = time.Minute
+)
+
 // space asks the endpoints for the size of their database. It returns nil without an
 // error if there is nobody to ask.
-func (e *Engine) space(ctx context.Context) (*Space, error) {
-	if e.Maintenance == nil || len(e.Endpoints) == 0 {
+func (r *run) space(ctx context.Context) (worst *Space, err error) {
+	if r.engine.Maintenance == nil || len(r.engine.Endpoints) == 0 {
 		return nil, nil
 	}
-	var worst *Space
-	var errs []error
-	for _, endpoint := range e.Endpoints {
-		bounded, cancel := context.WithTimeout(ctx, e.Timeout)
-		answer, err := e.Maintenance.Status(bounded, endpoint)
-		cancel()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("asking %s: %w", endpoint, err))
-			continue
-		}
-		s := &Space{Size: answer.DbSize, InUse: answer.DbSizeInUse, Quota: answer.DbSizeQuota}
-		if s.Quota <= 0 {
-			s.Quota, s.Assumed = e.Quota, true
-		}
-		if worst == nil || s.Quota-s.Size < worst.Quota-worst.Size {
-			worst = s
-		}
+	err = r.insist(ctx, func(ctx context.Context) (err error) {
+		worst, err = r.worst(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking for the size of etcd's database: %w", err)
 	}
-	if worst == nil {
-		return nil, errors.Join(errs...)
-	}
-	bounded, cancel := context.WithTimeout(ctx, e.Timeout)
+	bounded, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	alarms, err := e.Maintenance.AlarmList(bounded)
+	alarms, err := r.engine.Maintenance.AlarmList(bounded)
 	if err == nil { // else the writes find out
 		for _, alarm := range alarms.Alarms {
 			worst.NoSpace = worst.NoSpace || alarm.Alarm == pb.AlarmType_NOSPACE
@@ -84,15 +78,66 @@ func (e *Engine) space(ctx context.Context) (*Space, error) {
 	return worst, nil
 }
 
+// worst returns the sizes on the endpoint that is nearest to its quota. It is an error if
+// none answers.
+func (r *run) worst(ctx context.Context) (worst *Space, err error) {
+	now := r.engine.Now()
+	var ask []string
+	for _, endpoint := range r.engine.Endpoints {
+		if !now.Before(r.away[endpoint]) {
+			ask = append(ask, endpoint)
+		}
+	}
+	if len(ask) == 0 {
+		ask = r.engine.Endpoints
+	}
+	spaces, errs := make([]*Space, len(ask)), make([]error, len(ask))
+	var asked sync.WaitGroup
+	for i, endpoint := range ask {
+		asked.Go(func() { spaces[i], errs[i] = r.engine.spaceOf(ctx, endpoint) })
+	}
+	asked.Wait()
+	for i, s := range spaces {
+		if s == nil {
+			r.away[ask[i]] = now.Add(leaveAlone)
+		} else if worst == nil || s.Quota-s.Size < worst.Quota-worst.Size {
+			worst = s
+		}
+	}
+	if worst == nil {
+		return nil, errors.Join(errs...)
+	}
+	return worst, nil
+}
+
+func (e *Engine) spaceOf(ctx context.Context, endpoint string) (*Space, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(e.Timeout, statusTimeout))
+	defer cancel()
+	answer, err := e.Maintenance.Status(ctx, endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", endpoint, err)
+	}
+	s := &Space{Size: answer.DbSize, InUse: answer.DbSizeInUse, Quota: answer.DbSizeQuota}
+	if s.Quota <= 0 {
+		s.Quota, s.Assumed = e.Quota, true
+	}
+	return s, nil
+}
+
+// errAlarm says that etcd takes no writes any more.
+var errAlarm = fmt.Errorf("%w. It has raised its alarm NOSPACE, which is to be ended by `etcdctl alarm disarm` after that", ErrQuota)
+
 // checkQuota fails if the quota is near.
 func (r *run) checkQuota(ctx context.Context) error {
 	r.written = 0
-	space, err := r.engine.space(ctx)
-	if err != nil {
-		return fmt.Errorf("asking for the size of etcd's database: %w", err)
-	}
-	if space == nil || !space.near(0) {
+	space, err := r.space(ctx)
+	switch {
+	case err != nil:
+		return err
+	case space == nil || !space.near(0):
 		return nil
+	case space.NoSpace:
+		return errAlarm
 	}
 	assumed := ""
 	if space.Assumed {
@@ -120,8 +165,8 @@ func (r *run) estimate(ctx context.Context) error {
 	est.Bytes = res.LeftBytes + overhead*res.Left
 	est.Growth = est.Bytes
 	var err error
-	if est.Space, err = r.engine.space(ctx); err != nil {
-		return fmt.Errorf("asking for the size of etcd's database: %w", err)
+	if est.Space, err = r.space(ctx); err != nil {
+		return err
 	}
 	if est.Space != nil {
 		est.Growth = max(0, est.Bytes-(est.Space.Size-est.Space.InUse))

@@ -8,19 +8,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
 
-// Sizes of the scanner, in bytes. A record's head is looked at in one piece: what comes
-// before the key, the key, and the fields up to the first bytes of the value.
+// Sizes of the scanner, in bytes. Files are looked at in chunks; with each goes enough of
+// what is around it for a record's head: what comes before the key, the key, and the fields
+// up to the first bytes of the value.
 const (
-	scanWindow  = 1 << 20
+	scanChunk   = 4 << 20
 	scanBefore  = 16
 	scanAfter   = maxScanKey + 64
 	maxScanKey  = 16 << 10
@@ -56,13 +54,14 @@ type Scanner struct {
 	rules    ruleSet
 	prefixes [][]byte
 	found    func(Finding)
+	chunk    int64 // size of one
 	result   Scanned
 }
 
 // NewScanner returns a Scanner for the rules that have a Sealer. It is used by one
 // goroutine, which also calls found.
 func NewScanner(rules []Rule, found func(Finding)) (*Scanner, error) {
-	s := &Scanner{rules: newRuleSet(rules, ""), found: found}
+	s := &Scanner{rules: newRuleSet(rules, ""), found: found, chunk: scanChunk}
 	for _, sp := range s.rules.spans("") {
 		if sp.key == "\x00" || len(sp.key) < minScanning {
 			return nil, fmt.Errorf("making scanner: %w", ErrShortPrefix)
@@ -75,24 +74,24 @@ func NewScanner(rules []Rule, found func(Finding)) (*Scanner, error) {
 // Result returns what was looked at so far.
 func (s *Scanner) Result() Scanned { return s.result }
 
-// Scan looks through a file, or every file below a directory. It fails if an etcd is
-// using one of them.
+// Scan looks through a file, or every file below a directory, on all processors. It fails
+// if an etcd is using one of them.
 func (s *Scanner) Scan(ctx context.Context, path string) error {
 	before := len(s.result.Files)
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fmt.Errorf("scanning: %w", err)
 	}
-	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case entry.IsDir() || entry.Type()&fs.ModeSymlink == 0 && !entry.Type().IsRegular():
-			return nil
-		}
-		return s.file(ctx, file)
+	err = s.inOrder(ctx, func(ctx context.Context, yield func(*chunk) bool) error {
+		return filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() || entry.Type()&fs.ModeSymlink == 0 && !entry.Type().IsRegular():
+				return nil
+			}
+			return split(file, s.chunk, yield)
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("scanning %s: %w", path, err)
@@ -103,84 +102,78 @@ func (s *Scanner) Scan(ctx context.Context, path string) error {
 	return nil
 }
 
-func (s *Scanner) file(ctx context.Context, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
+// take takes in what was found in a chunk.
+func (s *Scanner) take(c *chunk) error {
+	if c.err != nil {
+		return c.err
 	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("%s: %w", path, ErrInUse)
+	if c.start == 0 {
+		s.result.Files = append(s.result.Files, c.file.Name())
 	}
-	s.result.Files = append(s.result.Files, path)
-	buf := make([]byte, 0, scanBefore+scanWindow+scanAfter)
-	var base int64  // of buf in the file
-	var until int64 // candidates before it were looked at
-	for end := false; !end; {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		n, err := io.ReadFull(f, buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		s.result.Bytes += int64(n)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			end = true
-		case err != nil:
-			return err
-		}
-		limit := len(buf)
-		if !end {
-			limit -= scanAfter
-		}
-		s.window(path, base, buf, int(until-base), limit)
-		keep := max(limit-scanBefore, 0)
-		until = base + int64(limit)
-		base += int64(keep)
-		buf = append(buf[:0], buf[keep:]...)
+	s.result.Bytes += c.end - c.start
+	s.result.Records += c.records
+	s.result.Sealed += c.sealed
+	s.result.Findings += int64(len(c.found))
+	for _, f := range c.found {
+		s.found(f)
 	}
 	return nil
 }
 
-// window looks at the candidates whose key begins between two places of buf.
-func (s *Scanner) window(path string, base int64, buf []byte, from, to int) {
+// look looks at the candidates whose key begins in a chunk.
+func (s *Scanner) look(c *chunk, buf []byte) {
+	base := max(c.start-scanBefore, 0)
+	until := min(c.end+scanAfter, c.size)
+	buf = buf[:until-base]
+	if _, err := c.file.ReadAt(buf, base); err != nil && !errors.Is(err, io.EOF) {
+		c.err = err
+		return
+	}
 	for _, prefix := range s.prefixes {
-		for at := from; at < to; {
+		from, to := int(c.start-base), int(c.end-base)
+		for at := from; at < to; at++ {
 			i := bytes.Index(buf[at:], prefix)
 			if i < 0 || at+i >= to {
 				break
 			}
 			at += i
-			s.candidate(path, base, buf, at)
-			at++
+			s.candidate(c, buf, base, at)
 		}
 	}
 }
 
 // candidate looks at a place where a key may begin.
-func (s *Scanner) candidate(path string, base int64, buf []byte, at int) {
+func (s *Scanner) candidate(c *chunk, buf []byte, base int64, at int) {
 	start, key, ok := keyField(buf, at)
 	if !ok || !s.rules.sealed(key) {
 		return
 	}
-	kind, value, cut, ok := valueField(buf[start], buf[at+len(key):])
+	kind, value, size, ok := valueField(buf[start], buf[at+len(key):])
 	if !ok {
 		return
 	}
-	s.result.Records++
+	c.records++
 	if envelope.Is(value) {
-		s.result.Sealed++
+		c.sealed++
 		return
 	}
+	offset := base + int64(start)
 	err := ErrPlaintext
-	if cut {
+	if end := base + int64(len(buf)); end == c.size && uint64(len(value)) < size {
 		err = errCut
+		if bytes.HasPrefix([]byte(magic), value) {
+			c.sealed++
+			return
+		}
 	}
-	s.result.Findings++
-	s.found(Finding{Place: Disk, File: path, Offset: base + int64(start), Key: slices.Clone(key), Kind: kind, Err: err})
+	c.found = append(c.found, Finding{Place: Disk, File: c.file.Name(), Offset: offset, Key: slices.Clone(key), Kind: kind, Err: err})
 }
 
-var errCut = fmt.Errorf("%w, the end of which may be overwritten or not written", ErrPlaintext)
+// magic is how an envelope begins, of which the end of a file may leave less than it takes
+// to tell.
+const magic = "\x00es"
+
+var errCut = fmt.Errorf("%w, the end of which is cut off", ErrPlaintext)
 
 // Tags of protobuf fields of type bytes.
 const (
@@ -205,9 +198,9 @@ func keyField(buf []byte, at int) (start int, key []byte, ok bool) {
 	return 0, nil, false
 }
 
-// valueField finds the value in what follows a key. It returns at most the first bytes
-// of it. ok is false if there is none.
-func valueField(keyTag byte, rest []byte) (kind string, value []byte, cut, ok bool) {
+// valueField finds the value in what follows a key. It returns its size and as much of it
+// as is there. ok is false if there is none.
+func valueField(keyTag byte, rest []byte) (kind string, value []byte, size uint64, ok bool) {
 	want, kind := byte(tag5), "database record"
 	if keyTag == tag3 {
 		want, kind = tag7, "comparison in a request"
@@ -216,24 +209,22 @@ func valueField(keyTag byte, rest []byte) (kind string, value []byte, cut, ok bo
 	}
 	for len(rest) > 0 && rest[0] != want {
 		if rest[0]&7 != 0 || rest[0]>>3 < 2 || rest[0]>>3 > 4 { // numbers of KeyValue before the value
-			return "", nil, false, false
+			return "", nil, 0, false
 		}
 		_, n := binary.Uvarint(rest[1:])
 		if n <= 0 {
-			return "", nil, false, false
+			return "", nil, 0, false
 		}
 		rest = rest[1+n:]
 	}
 	if len(rest) < 2 {
-		return "", nil, false, false
+		return "", nil, 0, false
 	}
 	size, n := binary.Uvarint(rest[1:])
 	if n <= 0 || size == 0 || size > 1<<30 {
-		return "", nil, false, false
+		return "", nil, 0, false
 	}
 	value = rest[1+n:]
-	if uint64(len(value)) >= size {
-		return kind, value[:size], false, true
-	}
-	return kind, value, len(value) == 0, len(value) > 0
+	value = value[:min(uint64(len(value)), size)]
+	return kind, value, size, len(value) > 0
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,8 +125,10 @@ func TestScan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Scan(t.Context(), l.dir); !errors.Is(err, migrate.ErrInUse) {
-		t.Errorf("a data directory in use: %v", err)
+	for _, part := range []string{"", "member/snap", "member/wal"} {
+		if err := s.Scan(t.Context(), filepath.Join(l.dir, part)); !errors.Is(err, migrate.ErrInUse) {
+			t.Errorf("a data directory in use, %q: %v", part, err)
+		}
 	}
 	l.stop()
 	wal := "0000000000000000-0000000000000000.wal"
@@ -161,7 +164,8 @@ func TestScan(t *testing.T) {
 		t.Errorf("after a purge: %v", got)
 	}
 
-	// A truncated WAL put aside as .broken, and a database left behind in snap.
+	// A truncated WAL put aside as .broken, and databases left behind: one that the leader has
+	// sent, one of a defragmentation that was ended, and a snapshot kept as a backup.
 	log, err := os.ReadFile(filepath.Join(l.dir, "member", "wal", wal))
 	if err != nil {
 		t.Fatal(err)
@@ -171,44 +175,105 @@ func TestScan(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, wal+".broken"), log[:cut], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := scan(t, p, dir); !slices.Contains(got[wal+".broken"], prefix+"a") {
+	old := record(prefix+"old", "hunter6")
+	leftovers := []string{"0000000000000007.snap.db", "db.tmp.123", "backup/snapshot.db"}
+	if err := os.Mkdir(filepath.Join(dir, "backup"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range leftovers {
+		if err := os.WriteFile(filepath.Join(dir, name), append(make([]byte, 4096), old...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got = scan(t, p, dir)
+	if !slices.Contains(got[wal+".broken"], prefix+"a") {
 		t.Errorf("a truncated WAL: %v", got)
+	}
+	for _, name := range leftovers {
+		if !slices.Contains(got[filepath.Base(name)], prefix+"old") {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 
-// TestScanBoundaries has records at every place of the scanner's windows, each of which is
+// TestScanBoundaries has records at every place of the scanner's chunks, each of which is
 // found once and where it is.
 func TestScanBoundaries(t *testing.T) {
 	var file []byte
 	want := map[int64]string{}
-	for i := 0; len(file) < 5<<20; i++ {
+	for i := 0; len(file) < 1<<20; i++ {
 		key := fmt.Sprintf("%s%s%d", prefix, strings.Repeat("k", i%211), i)
 		want[int64(len(file))] = key
-		file = append(file, 1<<3|2)
-		file = binary.AppendUvarint(file, uint64(len(key)))
-		file = append(append(file, key...), 2<<3, 1, 3<<3, 2, 4<<3, 1, 5<<3|2, 5)
-		file = append(append(file, "plain"...), make([]byte, i%7)...)
+		file = append(file, record(key, "plain")...)
+		file = append(file, make([]byte, i%7)...)
 	}
 	path := filepath.Join(t.TempDir(), "db")
 	if err := os.WriteFile(path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: &dek.Sealer{}}}, func(f migrate.Finding) {
-		if want[f.Offset] != string(f.Key) {
-			t.Errorf("found %q at %d, want %q", f.Key, f.Offset, want[f.Offset])
+	for _, chunk := range []int64{97, 1009, 4 << 20} {
+		left := maps.Clone(want)
+		s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: &dek.Sealer{}}}, func(f migrate.Finding) {
+			if left[f.Offset] != string(f.Key) {
+				t.Errorf("chunks of %d: found %q at %d, want %q", chunk, f.Key, f.Offset, left[f.Offset])
+			}
+			delete(left, f.Offset)
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		delete(want, f.Offset)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Scan(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
-	for at, key := range want {
-		t.Errorf("%q at %d was not found", key, at)
+		s.SetChunk(chunk)
+		if err := s.Scan(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		for at, key := range left {
+			t.Errorf("chunks of %d: %q at %d was not found", chunk, key, at)
+		}
+		if got := s.Result(); got.Bytes != int64(len(file)) || got.Findings != int64(len(want)) {
+			t.Errorf("chunks of %d: %+v", chunk, got)
+		}
 	}
 	if _, err := migrate.NewScanner([]migrate.Rule{{Prefix: "/r", Sealer: &dek.Sealer{}}}, nil); !errors.Is(err, migrate.ErrShortPrefix) {
 		t.Errorf("a short prefix: %v", err)
+	}
+}
+
+// record is a record of etcd's database.
+func record(key, value string) []byte {
+	b := binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(key)))
+	b = append(append(b, key...), 2<<3, 1, 3<<3, 2, 4<<3, 1, 5<<3|2)
+	return append(binary.AppendUvarint(b, uint64(len(value))), value...)
+}
+
+// TestScanCut has files that end within a record.
+func TestScanCut(t *testing.T) {
+	sealed := "\x00es\x01" + strings.Repeat("s", 60)
+	for _, tt := range []struct {
+		name  string
+		value string
+		left  int // bytes of the value
+		want  string
+	}{
+		{"plaintext, whole", "hunter2", 7, "plaintext"},
+		{"plaintext, cut", "hunter2", 3, "plaintext, the end of which is cut off"},
+		{"plaintext, gone", "hunter2", 0, ""},
+		{"sealed, whole", sealed, len(sealed), ""},
+		{"sealed, cut", sealed, 10, ""},
+		{"sealed, cut within the magic", sealed, 2, ""},
+		{"looks like the beginning of an envelope, but is not", "\x00e", 2, "plaintext"},
+	} {
+		path := filepath.Join(t.TempDir(), "0.wal.broken")
+		whole := record(prefix+"a", tt.value)
+		if err := os.WriteFile(path, whole[:len(whole)-len(tt.value)+tt.left], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: &dek.Sealer{}}}, func(f migrate.Finding) { got = f.Err.Error() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Scan(t.Context(), path); err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
+		}
 	}
 }

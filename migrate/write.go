@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,8 +20,11 @@ import (
 // of records, and 1.5 MiB.
 const (
 	maxItems = 100
-	maxOps   = 128
-	txnBytes = 512 << 10
+	minItems = 10 // at a bounded rate
+	// perSecondAimed is how many transactions a second there are at a bounded rate.
+	perSecondAimed = 40
+	maxOps         = 128
+	txnBytes       = 512 << 10
 )
 
 // maxTries bounds how often a key is tried again that changed meanwhile. What is left then
@@ -79,7 +83,7 @@ func (r *run) abandon() {
 	for _, a := range r.flying {
 		<-a.ended
 		if a.err == nil && a.answer.Succeeded {
-			r.done(a.items)
+			r.done(a)
 		}
 	}
 	r.flying = nil
@@ -137,7 +141,7 @@ func (r *run) settle(ctx context.Context, a *attempt, try int) error {
 	r.result.Retried += max(0, a.tries-1)
 	switch {
 	case errors.Is(a.err, rpctypes.ErrNoSpace):
-		return fmt.Errorf("%w (etcd: %w)", ErrQuota, a.err)
+		return errAlarm
 	case a.err != nil && (a.err == errTooMany || ofRequest(a.err)) && len(a.items) > 1:
 		return r.halves(ctx, a.items, try)
 	case a.err != nil && ofRequest(a.err):
@@ -146,14 +150,21 @@ func (r *run) settle(ctx context.Context, a *attempt, try int) error {
 	case a.err != nil:
 		return fmt.Errorf("writing %d values from %q: %w", len(a.items), a.items[0].key, a.err)
 	case a.answer.Succeeded:
-		r.done(a.items)
+		r.done(a)
 		return nil
 	}
-	same, changed, err := r.refresh(ctx, a)
+	now, err := r.reread(ctx, a)
+	if err != nil && tooLarge(err) && len(a.items) > 1 {
+		return r.halves(ctx, a.items, try)
+	}
+	if err != nil {
+		return fmt.Errorf("reading again %d values from %q: %w", len(a.items), a.items[0].key, err)
+	}
+	same, changed, err := r.refresh(ctx, a, now)
 	if err != nil {
 		return err
 	}
-	if len(same) == len(a.items) { // a record was missing
+	if len(same) == len(a.items) { // a record was missing, or was when it was written
 		return r.commit(ctx, same, try+1)
 	}
 	// Those that nobody touched are written apart from the busy ones, and are fewer each time.
@@ -189,6 +200,8 @@ func (r *run) makeAll(ctx context.Context, items []*item) ([]*item, error) {
 			return err
 		})
 		switch {
+		case errors.Is(err, rpctypes.ErrNoSpace): // for the record of a new DEK
+			return nil, errAlarm
 		case err != nil:
 			return nil, fmt.Errorf("at key %q: %w", it.key, err)
 		case own != nil:
@@ -211,38 +224,62 @@ func guardsOf(items []*item) []string {
 	return guards
 }
 
-// transaction writes all items, if none has changed and the records are there. If not,
-// it reads them.
+// transaction writes all items, if none has changed and the records are there. A key
+// without a lease has none for as long as its revision is the same; one with a lease keeps
+// it, which costs etcd another two looks at the key.
 func (r *run) transaction(ctx context.Context, items []*item, guards []string) (*clientv3.TxnResponse, error) {
-	var compare []clientv3.Cmp
-	var write, read []clientv3.Op
+	compare := make([]clientv3.Cmp, 0, len(guards)+len(items))
+	write := make([]clientv3.Op, 0, len(items))
 	for _, guard := range guards {
 		compare = append(compare, clientv3.Compare(clientv3.CreateRevision(guard), ">", 0))
-		read = append(read, clientv3.OpGet(guard, clientv3.WithCountOnly()))
 	}
 	for _, it := range items {
 		key := string(it.key)
 		compare = append(compare, clientv3.Compare(clientv3.ModRevision(key), "=", it.revision))
-		write = append(write, clientv3.OpPut(key, string(it.out), clientv3.WithIgnoreLease()))
-		read = append(read, clientv3.OpGet(key))
+		var lease []clientv3.OpOption
+		if it.leased {
+			lease = append(lease, clientv3.WithIgnoreLease())
+		}
+		write = append(write, clientv3.OpPut(key, string(it.out), lease...))
 	}
-	return r.engine.KV.Txn(ctx).If(compare...).Then(write...).Else(read...).Commit()
+	return r.engine.KV.Txn(ctx).If(compare...).Then(write...).Commit()
 }
 
-// done notes that items were written.
-func (r *run) done(items []*item) {
-	for _, it := range items {
-		r.result.Changed++
-		r.result.ChangedBytes += int64(len(it.key) + len(it.stored))
-		r.written += int64(len(it.key) + len(it.out))
+// reread returns what is there of a transaction's records and keys, at one revision.
+func (r *run) reread(ctx context.Context, a *attempt) (answer *clientv3.TxnResponse, err error) {
+	read := make([]clientv3.Op, 0, len(a.guards)+len(a.items))
+	for _, guard := range a.guards {
+		read = append(read, clientv3.OpGet(guard, clientv3.WithCountOnly()))
+	}
+	for _, it := range a.items {
+		read = append(read, clientv3.OpGet(string(it.key)))
+	}
+	err = r.insist(ctx, func(ctx context.Context) (err error) {
+		answer, err = r.engine.KV.Txn(ctx).Then(read...).Commit()
+		return err
+	})
+	return answer, err
+}
+
+// done notes that a transaction was carried out.
+func (r *run) done(a *attempt) {
+	r.fresh = append(r.fresh, a.answer.Header.Revision)
+	for _, it := range a.items {
+		r.changed(it)
 	}
 }
 
-// refresh takes in what a transaction read that did not write, and returns what is still
-// to be written: keys that are as they were, and others that changed.
-func (r *run) refresh(ctx context.Context, a *attempt) (same, changed []*item, err error) {
+func (r *run) changed(it *item) {
+	r.result.Changed++
+	r.result.ChangedBytes += int64(len(it.key) + len(it.stored))
+	r.written += int64(len(it.key) + len(it.out))
+}
+
+// refresh takes in what is there now of a transaction that did not write, and returns what
+// is still to be written: keys that are as they were, and others that changed.
+func (r *run) refresh(ctx context.Context, a *attempt, now *clientv3.TxnResponse) (same, changed []*item, err error) {
 	for i, guard := range a.guards {
-		if a.answer.Responses[i].GetResponseRange().Count > 0 {
+		if now.Responses[i].GetResponseRange().Count > 0 {
 			continue
 		}
 		if err := r.restore(ctx, guard, a.items); err != nil {
@@ -250,13 +287,18 @@ func (r *run) refresh(ctx context.Context, a *attempt) (same, changed []*item, e
 		}
 	}
 	for i, it := range a.items {
-		kvs := a.answer.Responses[len(a.guards)+i].GetResponseRange().Kvs
+		kvs := now.Responses[len(a.guards)+i].GetResponseRange().Kvs
 		switch {
 		case len(kvs) == 0: // deleted
+			r.moved++
 			r.result.Retried++
 		case kvs[0].ModRevision == it.revision:
 			same = append(same, it)
+		case it.dek != envelope.ID{} && bytes.Equal(kvs[0].Value, it.out): // sealed by this run: an answer was lost
+			r.moved++
+			r.changed(it)
 		default:
+			r.moved++
 			r.result.Retried++
 			again, err := r.judge(ctx, kvs[0])
 			if err != nil {
@@ -292,10 +334,13 @@ func ofRequest(err error) bool {
 	switch codeOf(err) {
 	case codes.InvalidArgument, codes.PermissionDenied:
 		return true
-	case codes.ResourceExhausted: // gRPC's refusal of a large message
-		return !errors.Is(err, rpctypes.ErrNoSpace) && !errors.Is(err, rpctypes.ErrTooManyRequests)
 	}
-	return false
+	return tooLarge(err)
+}
+
+// tooLarge reports whether an error is gRPC's refusal of a large message.
+func tooLarge(err error) bool {
+	return codeOf(err) == codes.ResourceExhausted && !errors.Is(err, rpctypes.ErrNoSpace) && !errors.Is(err, rpctypes.ErrTooManyRequests)
 }
 
 // refusal says why a value was left as it is.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -33,7 +32,7 @@ func (f *migrateFlags) define(flags *flag.FlagSet, kind migrate.Kind) {
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be done")
 	flags.BoolVar(&f.yes, "yes", false, "do not ask")
 	flags.BoolVar(&f.purge, "purge", false, "afterwards compact and defragment, so that the old values leave etcd's files")
-	flags.StringVar(&f.output, "o", "text", "print the result as `text` or json")
+	flags.StringVar(&f.output, "o", "text", "print the result as `text` or json, and no progress with it")
 	if kind == migrate.Reencrypt {
 		flags.StringVar(&f.olderThan, "older-than", "", "take values whose DEK was made before `TIME` (RFC 3339) or longer ago than a duration (720h); default: now")
 		flags.StringVar(&f.dek, "dek", "", "take values under the DEK with this `ID`")
@@ -144,25 +143,51 @@ func (t *etcdTool) migrate(ctx context.Context, job migrate.Job, f migrateFlags,
 	}
 	result, err := engine.Run(ctx, job)
 	shown.end()
-	status := printResult(s, result, err, f.output)
-	if f.purge && !job.DryRun && status != exitUnable {
-		status = max(status, t.purge(ctx, f.yes, f.output, s))
+	var purged *migrate.Purged
+	var purgeErr error
+	// A run that stopped near the quota needs it more than any other.
+	if f.purge && !job.DryRun && (err == nil || errors.Is(err, migrate.ErrUnfinished) || errors.Is(err, migrate.ErrQuota)) {
+		if !f.yes && !confirm(s, purgeQuestion) {
+			purgeErr = errDeclined
+		} else {
+			purged, purgeErr = engine.Purge(ctx, t.client)
+		}
 	}
-	return status
+	return printResult(s, outcome{result, err, purged, purgeErr}, f.output)
+}
+
+// outcome is how a job and the purge after it ended.
+type outcome struct {
+	result   *migrate.Result
+	err      error
+	purged   *migrate.Purged // nil if there was none
+	purgeErr error
+}
+
+// status is the exit status.
+func (o outcome) status() int {
+	switch {
+	case o.err != nil && !errors.Is(o.err, migrate.ErrUnfinished):
+		return exitUnable
+	case o.err != nil, !o.result.Clean(), o.purgeErr != nil:
+		return exitFound
+	}
+	return exitDone
 }
 
 // printResult prints how a job ended and returns the exit status.
-func printResult(s streams, r *migrate.Result, err error, output string) int {
-	if output == "json" {
-		encoder := json.NewEncoder(s.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(resultJSON(r, err)); err != nil {
+func printResult(s streams, o outcome, output string) int {
+	r := o.result
+	switch {
+	case output == outputJSON:
+		if err := printJSON(s.out, resultJSON(o)); err != nil {
 			return fail(s, err)
 		}
-	} else if r.DryRun && err == nil {
+	case r.DryRun && o.err == nil:
 		printPlan(s.out, r)
-	} else {
+	default:
 		printText(s.out, r)
+		printPurged(s.out, o.purged)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(s.err, "etcdseal: %s: %v\n", p.Key, p.Err)
@@ -170,18 +195,14 @@ func printResult(s streams, r *migrate.Result, err error, output string) int {
 	if r.Omitted > 0 {
 		fmt.Fprintf(s.err, "etcdseal: %d further values were left as they are\n", r.Omitted)
 	}
-	switch {
-	case errors.Is(err, migrate.ErrUnfinished):
-		fmt.Fprintf(s.err, "etcdseal: %v\n", err)
-		return exitFound
-	case err != nil:
-		fmt.Fprintf(s.err, "etcdseal: %v\n", err)
-		if r.Changed > 0 {
+	if o.err != nil {
+		fmt.Fprintf(s.err, "etcdseal: %v\n", o.err)
+		if r.Changed > 0 && o.status() == exitUnable {
 			fmt.Fprintf(s.err, "The %d values done so far stay as they are now; run the same again to go on.\n", r.Changed)
 		}
-		return exitUnable
-	case !r.Clean():
-		return exitFound
 	}
-	return exitDone
+	if o.purgeErr != nil {
+		fmt.Fprintf(s.err, "etcdseal: %v\n", o.purgeErr)
+	}
+	return o.status()
 }

@@ -54,6 +54,7 @@ type migrateJSON struct {
 	Problems     []problemJSON `json:"problems"`
 	Omitted      int64         `json:"problemsOmitted"`
 	Estimate     *estimateJSON `json:"estimate,omitempty"`
+	Purge        *purgeJSON    `json:"purge,omitempty"`
 	Error        string        `json:"error,omitempty"`
 }
 
@@ -72,7 +73,8 @@ type estimateJSON struct {
 	Fits         bool    `json:"fits"`
 }
 
-func resultJSON(r *migrate.Result, err error) migrateJSON {
+func resultJSON(o outcome) migrateJSON {
+	r := o.result
 	j := migrateJSON{
 		Verb: r.Kind.String(), DryRun: r.DryRun, Passes: r.Passes, Revision: r.Revision, Keys: r.Keys, Done: r.Done, Empty: r.Empty, Others: r.Others,
 		Changed: r.Changed, ChangedBytes: r.ChangedBytes, Left: r.Left, Retried: r.Retried, Seconds: r.Elapsed.Seconds(), Problems: []problemJSON{}, Omitted: r.Omitted,
@@ -86,8 +88,6 @@ func resultJSON(r *migrate.Result, err error) migrateJSON {
 			j.Estimate.DatabaseSize, j.Estimate.Quota = e.Space.Size, e.Space.Quota
 		}
 	}
-	if err != nil {
-		j.Error = err.Error()
-	}
+	j.Purge, j.Error = purgedJSON(o), text(o.err)
 	return j
 }

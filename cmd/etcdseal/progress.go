@@ -17,16 +17,18 @@ const linesEvery = 10 * time.Second
 // progress shows how far a job is, on standard error: as a bar on a terminal, by a line
 // now and then elsewhere.
 type progress struct {
-	s    streams
-	tty  bool
-	on   bool
-	bar  *progressbar.ProgressBar
-	pass int
-	next time.Time // of lines
+	s     streams
+	tty   bool
+	on    bool
+	bar   *progressbar.ProgressBar
+	pass  int
+	now   func() time.Time
+	next  time.Time // of lines
+	began time.Time // the pass
 }
 
 func newProgress(s streams, on bool) *progress {
-	p := &progress{s: s, on: on, next: time.Now().Add(linesEvery)}
+	p := &progress{s: s, on: on, now: time.Now}
 	if file, ok := s.err.(*os.File); ok {
 		p.tty = term.IsTerminal(int(file.Fd()))
 	}
@@ -39,10 +41,27 @@ func (p *progress) show(now migrate.Progress) {
 	case !p.on:
 	case p.tty:
 		p.draw(now)
-	case time.Now().After(p.next):
-		p.next = time.Now().Add(linesEvery)
-		fmt.Fprintf(p.s.err, "pass %d: %d of %d keys, %d values written\n", now.Pass, now.Scanned, now.Total, now.Changed)
+	default:
+		p.line(now)
 	}
+}
+
+// line prints how far a pass is, at what rate, and how long the rest takes at that.
+func (p *progress) line(now migrate.Progress) {
+	at := p.now()
+	if p.pass != now.Pass {
+		p.pass, p.began, p.next = now.Pass, at, at.Add(linesEvery)
+	}
+	if at.Before(p.next) {
+		return
+	}
+	p.next = at.Add(linesEvery)
+	rate := float64(now.Scanned) / at.Sub(p.began).Seconds()
+	rest := "?"
+	if rate > 0 {
+		rest = time.Duration(float64(max(now.Total-now.Scanned, 0)) / rate * float64(time.Second)).Round(time.Second).String()
+	}
+	fmt.Fprintf(p.s.err, "pass %d: %d of %d keys, %d values written, %.0f keys/s, %s left\n", now.Pass, now.Scanned, now.Total, now.Changed, rate, rest)
 }
 
 func (p *progress) draw(now migrate.Progress) {

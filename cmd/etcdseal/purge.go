@@ -1,66 +1,55 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/etcdseal/etcdseal/migrate"
 )
 
-// purge compacts and defragments, and returns the exit status.
-func (t *etcdTool) purge(ctx context.Context, yes bool, output string, s streams) int {
-	if !yes {
-		if !confirm(s, "Compact at the current revision, which ends all watches that are behind, and defragment member by member?") {
-			return fail(s, errDeclined)
-		}
-	}
-	rules, err := t.migrateRules()
-	if err != nil {
-		return fail(s, err)
-	}
-	engine, err := migrate.New(migrate.Config{
-		KV: t.client, Maintenance: t.client, Endpoints: t.config.Etcd.Endpoints, Keyring: t.keyring, Store: t.store, Rules: rules,
-	})
-	if err != nil {
-		return fail(s, err)
-	}
-	purged, err := engine.Purge(ctx, t.client)
-	if purged != nil {
-		if err := printPurged(s, purged, output); err != nil {
-			return fail(s, err)
-		}
-	}
-	if err != nil {
-		fmt.Fprintf(s.err, "etcdseal: %v\n", err)
-		return exitFound
-	}
-	return exitDone
+const purgeQuestion = "Compact at the current revision, which ends all watches that are behind, and defragment member by member?"
+
+// purgeJSON is what -o json prints of a purge.
+type purgeJSON struct {
+	Compacted int64              `json:"compactedRevision,omitempty"`
+	Members   []purgedMemberJSON `json:"members"`
+	Error     string             `json:"error,omitempty"`
 }
 
-func printPurged(s streams, p *migrate.Purged, output string) error {
-	if output == "json" {
-		type member struct {
-			Endpoint string `json:"endpoint"`
-			ID       string `json:"id"`
-			Leader   bool   `json:"leader"`
-			Before   int64  `json:"bytesBefore"`
-			After    int64  `json:"bytesAfter"`
-		}
-		j := struct {
-			Compacted int64    `json:"compactedRevision"`
-			Members   []member `json:"members"`
-		}{Compacted: p.Revision}
-		for _, m := range p.Members {
-			j.Members = append(j.Members, member{m.Endpoint, fmt.Sprintf("%x", m.ID), m.Leader, m.Before, m.After})
-		}
-		return json.NewEncoder(s.out).Encode(j)
+type purgedMemberJSON struct {
+	Endpoint string `json:"endpoint"`
+	ID       string `json:"id"`
+	Leader   bool   `json:"leader"`
+	Before   int64  `json:"bytesBefore"`
+	After    int64  `json:"bytesAfter"`
+	Error    string `json:"error,omitempty"`
+}
+
+func purgedJSON(o outcome) *purgeJSON {
+	if o.purged == nil && o.purgeErr == nil {
+		return nil
 	}
-	fmt.Fprintf(s.out, "purge: compacted at revision %d\n", p.Revision)
+	j := &purgeJSON{Members: []purgedMemberJSON{}, Error: text(o.purgeErr)}
+	if o.purged == nil {
+		return j
+	}
+	j.Compacted = o.purged.Revision
+	for _, m := range o.purged.Members {
+		j.Members = append(j.Members, purgedMemberJSON{m.Endpoint, fmt.Sprintf("%x", m.ID), m.Leader, m.Before, m.After, text(m.Err)})
+	}
+	return j
+}
+
+// printPurged says what a purge did, if there was one.
+func printPurged(to io.Writer, p *migrate.Purged) {
+	if p == nil {
+		return
+	}
+	fmt.Fprintf(to, "purge: compacted at revision %d\n", p.Revision)
 	for _, m := range p.Members {
 		if m.Err == nil {
-			fmt.Fprintf(s.out, "  %s: %d bytes before, %d after\n", m.Endpoint, m.Before, m.After)
+			fmt.Fprintf(to, "  %s: %d bytes before, %d after\n", m.Endpoint, m.Before, m.After)
 		}
 	}
-	return nil
+	fmt.Fprintln(to, "  the write-ahead log goes on to hold what was written: `etcdseal verify --data-dir` says where, and for how long")
 }

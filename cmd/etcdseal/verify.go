@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -16,9 +15,9 @@ import (
 	"github.com/etcdseal/etcdseal/migrate"
 )
 
-// maxWALs is how many segments of its write-ahead log etcd keeps by default, whatever
-// snapshots it has taken, each of 64 MB.
-const maxWALs = 5
+// defaultMaxWALs is how many segments of its write-ahead log etcd keeps by default,
+// whatever snapshots it has taken.
+const defaultMaxWALs = 5
 
 // verifyReport is what -o json prints.
 type verifyReport struct {
@@ -55,6 +54,7 @@ func verify(ctx context.Context, args []string, s streams) int {
 	prefix := flags.String("prefix", "", "take only the keys that begin with `PREFIX`; not with --data-dir")
 	history := flags.Bool("history", false, "look at every revision that etcd retains, too")
 	dir := flags.String("data-dir", "", "look through a stopped member's data directory, a copy of one, or a snapshot, at `PATH`, instead of asking etcd")
+	maxWALs := flags.Int("max-wals", defaultMaxWALs, "etcd's setting of that name: `N` segments of its log are kept")
 	output := flags.String("o", "text", "print the result as `text` or json")
 	if status, ok := parseFlags(flags, args, s); !ok {
 		return status
@@ -68,7 +68,7 @@ func verify(ctx context.Context, args []string, s streams) int {
 	if *dir != "" && (*history || *prefix != "") {
 		return fail(s, fmt.Errorf("--data-dir goes with neither --history nor --prefix"))
 	}
-	v := &verification{s: s, text: *output == "text", places: map[migrate.Place]bool{}, wals: map[string]bool{}}
+	v := &verification{s: s, text: *output == "text", places: map[migrate.Place]bool{}, wals: map[string]bool{}, maxWALs: *maxWALs}
 	v.report.Findings, v.report.Steps = []findingJSON{}, []string{}
 	var err error
 	if *dir != "" {
@@ -81,12 +81,13 @@ func verify(ctx context.Context, args []string, s streams) int {
 
 // verification is one run of the verb.
 type verification struct {
-	s      streams
-	text   bool
-	report verifyReport
-	places map[migrate.Place]bool
-	wals   map[string]bool
-	other  bool // findings in files that are no segments
+	s       streams
+	text    bool
+	report  verifyReport
+	places  map[migrate.Place]bool
+	wals    map[string]bool
+	other   bool // findings in files that are no segments
+	maxWALs int
 }
 
 func (v *verification) etcd(ctx context.Context, file, prefix string, history bool) error {
@@ -202,20 +203,29 @@ func (v *verification) steps() {
 		add("compact and defragment this member (`etcdseal encrypt --purge`), and remove files that etcd does not need any more (.broken, snapshots, backups)")
 	}
 	for _, wal := range slices.Sorted(maps.Keys(v.wals)) {
-		all, err := filepath.Glob(filepath.Join(filepath.Dir(wal), "*.wal"))
-		if err != nil {
-			all = nil // what is said then is the upper bound
-		}
-		newer := 0
-		for _, other := range all {
-			if cmp.Compare(filepath.Base(other), filepath.Base(wal)) > 0 {
-				newer++
-			}
-		}
-		add("%s is dropped by etcd when it has taken a snapshot after it and %d more segments of 64 MB were written (with --max-wals=%d, its default)",
-			filepath.Base(wal), max(maxWALs-newer, 0), maxWALs)
+		v.report.Steps = append(v.report.Steps, walStep(wal, v.maxWALs))
 	}
 	if v.report.Total > 0 {
 		add("change the secrets themselves: backups, disk snapshots and stopped members are out of any tool's reach")
 	}
+}
+
+// walStep says when etcd drops a segment of its log.
+func walStep(wal string, keep int) string {
+	name := filepath.Base(wal)
+	const sooner = "sooner than that: replace the member, that is, remove it and add it with an empty data directory"
+	all, err := migrate.Segments(filepath.Dir(wal))
+	i := slices.IndexFunc(all, func(s migrate.Segment) bool { return filepath.Base(s.File) == name })
+	if err != nil || i < 0 {
+		return fmt.Sprintf("%s: it cannot be said when etcd drops it; %s", name, sooner)
+	}
+	left := migrate.UntilDropped(all, i, keep)
+	if left.Bytes == 0 {
+		return fmt.Sprintf("%s is dropped when etcd has next taken a snapshot (--snapshot-count) or is started again", name)
+	}
+	entries := "an unknown number of"
+	if left.Entries > 0 {
+		entries = fmt.Sprintf("about %d", left.Entries)
+	}
+	return fmt.Sprintf("%s is dropped after %s more entries (%d bytes of log) and a snapshot of etcd's own after them, with --max-wals=%d; %s", name, entries, left.Bytes, keep, sooner)
 }

@@ -37,6 +37,8 @@ type Config struct {
 	// Authority, when set, makes the server speak TLS and ask for client
 	// certificates; without it the server speaks plain text.
 	Authority *pki.Authority
+	// Flags are added to the server's command line.
+	Flags []string
 }
 
 // program is the name of the server's binary.
@@ -107,6 +109,7 @@ func (s *Server) Run(t testing.TB) {
 			"--trusted-ca-file="+s.cfg.Authority.CAFile(),
 			"--cert-file="+s.server.CertFile, "--key-file="+s.server.KeyFile)
 	}
+	args = append(args, s.cfg.Flags...)
 	s.process = process.Start(t, process.Config{Path: s.binary(s.cfg.program()), Args: args, Log: s.log, Owner: s.owner})
 	client := s.newClient(t)
 	defer client.Close()
@@ -117,6 +120,9 @@ func (s *Server) Run(t testing.TB) {
 		return err
 	})
 }
+
+// UseFlags adds to the command line of the next Run.
+func (s *Server) UseFlags(flags ...string) { s.cfg.Flags = append(s.cfg.Flags, flags...) }
 
 // Endpoint is the URL for clients.
 func (s *Server) Endpoint() string {

@@ -89,7 +89,7 @@ func (p *Proxy) Run(t testing.TB) {
 	p.writeConfig(t)
 	p.process = process.Start(t, process.Config{
 		Path:  filepath.Join(p.cfg.Binaries, "etcdseal"),
-		Args:  []string{"serve", "--config", p.configFile()},
+		Args:  []string{"serve", "--config", p.ConfigFile()},
 		Env:   p.cfg.Env,
 		Dir:   p.dir,
 		Log:   p.log,
@@ -130,7 +130,7 @@ func (p *Proxy) Change(t testing.TB, change func(*Config)) {
 // it printed.
 func (p *Proxy) Tool(t testing.TB, verb string, args ...string) string {
 	t.Helper()
-	args = append([]string{verb, "--config", p.configFile()}, args...)
+	args = append([]string{verb, "--config", p.ConfigFile()}, args...)
 	return process.Run(t, commandLimit, filepath.Join(p.cfg.Binaries, "etcdseal"), args...)
 }
 
@@ -210,12 +210,13 @@ func (p *Proxy) Client(t testing.TB, authority *pki.Authority, client pki.Files)
 	return c
 }
 
-func (p *Proxy) configFile() string { return filepath.Join(p.dir, "etcdseal.yaml") }
+// ConfigFile is the path of the proxy's configuration.
+func (p *Proxy) ConfigFile() string { return filepath.Join(p.dir, "etcdseal.yaml") }
 
 func (p *Proxy) writeConfig(t testing.TB) {
 	t.Helper()
 	text := p.cfg.render(t, p.address, p.admin)
-	if err := os.WriteFile(p.configFile(), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(p.ConfigFile(), []byte(text), 0o600); err != nil {
 		t.Fatalf("writing configuration: %v", err)
 	}
 }

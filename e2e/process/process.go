@@ -153,11 +153,18 @@ func (p *Process) Kill(t testing.TB) {
 // when it does not exit with status 0 within limit.
 func Run(t testing.TB, limit time.Duration, path string, args ...string) string {
 	t.Helper()
+	return RunTo(t, limit, 0, path, args...)
+}
+
+// RunTo is Run for a program that has to exit with another status.
+func RunTo(t testing.TB, limit time.Duration, status int, path string, args ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("running %s %q: %v\n%s", path, args, err, out)
+	cmd := exec.CommandContext(ctx, path, args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != status {
+		t.Fatalf("running %s %q: %v, want exit status %d\n%s", path, args, err, status, out)
 	}
 	return string(out)
 }
