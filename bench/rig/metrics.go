@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bufio"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// metrics reads the process's /metrics.
-func (s *seal) metrics(ctx context.Context) (map[string]float64, error) {
+// Metrics reads the process's /metrics.
+func (s *Seal) Metrics(ctx context.Context) (map[string]float64, error) {
 	status, body, err := get(ctx, s.admin+"/metrics")
 	if err != nil {
 		return nil, fmt.Errorf("reading metrics: %w", err)
