@@ -29,7 +29,7 @@ const (
 
 // measure does what the options ask and always leaves no process and no file behind but the binaries, profiles and the report.
 func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Report, err error) {
-	machine, err := report.ReadMachine(time.Now(), report.Version{Name: "etcd", Version: rig.EtcdVersion()})
+	machine, err := report.ReadMachine(time.Now()) // before the builds, which are load
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +37,11 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 	if err != nil {
 		return nil, err
 	}
+	version, err := bin.EtcdVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machine.Versions = append(machine.Versions, report.Version{Name: "etcd", Version: version})
 	profiles, err := newProfiles(o.profile)
 	if err != nil {
 		return nil, err

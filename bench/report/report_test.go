@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -69,6 +70,7 @@ func example() *Report {
 	r := &Report{Machine: Machine{Date: "2026-11-28", CPU: "a CPU", Cores: 2, Memory: 8 << 30, Kernel: "6.1", Platform: "linux/amd64", Versions: []Version{{"Go", "1.26"}}}}
 	r.Set("rounds", "5")
 	r.Add("get", "direct", Sampled("calls/s", "", []float64{30_000, 20_000, 40_000}))
+	r.Add("get", "direct", Single("etcd CPU", "us", 7))
 	r.Add("get", "etcdseal", Sampled("calls/s", "", []float64{15_000}))
 	r.Add("get", "etcdseal", Single("CPU/call", "us", 20))
 	r.AddLatency(Latency{Workload: "get", Target: "direct", Rate: 1000, Calls: 10, P50: 100, P99: 200, P999: 20_000, Max: 30_000, Curve: []Point{{50, 100}}})
@@ -78,7 +80,7 @@ func example() *Report {
 
 func TestTables(t *testing.T) {
 	want := [][][]string{
-		{{"get", "calls/s", "CPU/call"}, {"direct", "30000 (20000..40000)", "-"}, {"etcdseal", "15000", "20 us"}},
+		{{"get", "calls/s", "CPU/call", "etcd CPU"}, {"direct", "30000 (20000..40000)", "-", "7 us"}, {"etcdseal", "15000", "20 us", "-"}},
 		{{"latency", "target", "calls/s", "p50", "p99", "p99.9", "max"}, {"get", "direct", "1000", "100 us", "200 us", "20 ms", "30 ms"}},
 		{{"figure", "measured", "limit", "verdict"}, {"throughput over direct, get", "0.50", "at least 0.75", "MISSED"}},
 	}
@@ -97,7 +99,7 @@ func TestTables(t *testing.T) {
 	if err := r.WriteMarkdown(&markdown); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"| etcdseal | 15000 | 20 us |\n", "| get | calls/s | CPU/call |\n|---|---|---|\n", "- rounds: 5\n", "Other work"} {
+	for _, line := range []string{"| etcdseal | 15000 | 20 us | - |\n", "| get | calls/s | CPU/call | etcd CPU |\n|---|---|---|---|\n", "- rounds: 5\n", "Other work"} {
 		if !strings.Contains(markdown.String(), line) {
 			t.Errorf("Markdown does not hold %q:\n%s", line, markdown.String())
 		}
@@ -145,8 +147,20 @@ func TestMachine(t *testing.T) {
 	if _, err := parseMemory(strings.NewReader("MemFree: 1 kB\n")); err == nil {
 		t.Error("memory without MemTotal was accepted")
 	}
-	if got, err := parseLoad(strings.NewReader("0.52 0.58 0.59 3/602 29105\n")); got != 0.52 || err != nil {
-		t.Errorf("load is %v, %v", got, err)
+	var before, after ticks
+	if err := errors.Join(before.parse(strings.NewReader("cpu 100 0 100 700 100 0 0 0 50 0\ncpu0 1\n")), after.parse(strings.NewReader("cpu 140 10 130 800 110 5 5 0 60 0\n"))); err != nil {
+		t.Error(err)
+	}
+	if got := after.busySince(before); math.Abs(got-0.45) > 1e-9 {
+		t.Errorf("%v of the time was busy, want 0.45", got)
+	}
+	if got := before.busySince(before); got != 0 {
+		t.Errorf("%v of no time was busy", got)
+	}
+	for _, bad := range []string{"", "intr 1 2 3 4 5 6 7 8\n", "cpu 1 2 x\n"} {
+		if err := new(ticks).parse(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
 	}
 	m, err := ReadMachine(time.Date(2026, 11, 28, 23, 0, 0, 0, time.UTC), Version{"etcd", "3.7.3"})
 	if err != nil {

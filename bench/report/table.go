@@ -104,19 +104,13 @@ func (r *Report) workloads() []string {
 
 // table has a line for each target and a column for each metric that any of them has.
 func (r *Report) table(workload string) [][]string {
-	heading := []string{workload}
 	var rows []Row
 	for _, row := range r.Rows {
-		if row.Workload != workload {
-			continue
-		}
-		rows = append(rows, row)
-		for _, m := range row.Metrics {
-			if !slices.Contains(heading[1:], m.Name) {
-				heading = append(heading, m.Name)
-			}
+		if row.Workload == workload {
+			rows = append(rows, row)
 		}
 	}
+	heading := append([]string{workload}, columns(rows)...)
 	table := [][]string{heading}
 	for _, row := range rows {
 		line := []string{row.Target}
@@ -131,6 +125,23 @@ func (r *Report) table(workload string) [][]string {
 		table = append(table, line)
 	}
 	return table
+}
+
+// columns are the metrics of all rows. A metric that an earlier row does not have comes before the one that follows it in a later row.
+func columns(rows []Row) []string {
+	var names []string
+	for _, row := range rows {
+		at := 0
+		for _, m := range row.Metrics {
+			if i := slices.Index(names, m.Name); i >= 0 {
+				at = i + 1
+				continue
+			}
+			names = slices.Insert(names, at, m.Name)
+			at++
+		}
+	}
+	return names
 }
 
 // String is the median, and the extremes in the same unit where they differ from it.

@@ -7,16 +7,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// The packages that are built when no binary is given. Both are resolved by the module in whose directory the benchmark runs.
+// The packages that are built when no binary is given, and the directories of the checkout in whose modules they are resolved: only the end-to-end
+// tests' has everything that etcd's command needs.
 const (
 	etcdPackage     = "go.etcd.io/etcd/server/v3"
-	etcdsealPackage = "github.com/etcdseal/etcdseal/cmd/etcdseal"
+	etcdModule      = "e2e"
+	etcdsealPackage = "./cmd/etcdseal"
+	etcdsealModule  = "."
 )
 
 // profileTag builds an etcdseal that writes profiles of itself when it is told to by a signal. Releases are built without it.
@@ -45,7 +47,7 @@ func (b Build) Make(ctx context.Context, stderr io.Writer) (Binaries, error) {
 	}
 	made := Binaries{Self: self, Etcd: b.Etcd, Etcdseal: b.Etcdseal}
 	if made.Etcd == "" {
-		if made.Etcd, err = build(ctx, filepath.Join(b.Dir, "etcd"), etcdPackage, stderr); err != nil {
+		if made.Etcd, err = build(ctx, filepath.Join(b.Dir, "etcd"), etcdModule, etcdPackage, stderr); err != nil {
 			return Binaries{}, err
 		}
 	}
@@ -56,37 +58,42 @@ func (b Build) Make(ctx context.Context, stderr io.Writer) (Binaries, error) {
 	if b.Profile {
 		name, flags = "etcdseal-profile", []string{"-tags", profileTag}
 	}
-	made.Etcdseal, err = build(ctx, filepath.Join(b.Dir, name), etcdsealPackage, stderr, flags...)
+	made.Etcdseal, err = build(ctx, filepath.Join(b.Dir, name), etcdsealModule, etcdsealPackage, stderr, flags...)
 	return made, err
 }
 
-func build(ctx context.Context, path, pkg string, stderr io.Writer, flags ...string) (string, error) {
+func build(ctx context.Context, path, module, pkg string, stderr io.Writer, flags ...string) (string, error) {
 	fmt.Fprintf(stderr, "building %s\n", pkg)
 	out, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("finding %s: %w", path, err)
 	}
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-trimpath", "-o", out}, flags...), pkg)...)
-	cmd.Stderr = stderr
+	cmd.Dir, cmd.Stderr = module, stderr
 	// The go command removes its own scratch directory when it is interrupted, not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("building %s (run the benchmark inside the checkout, or give the binary by its flag): %w", pkg, err)
+		return "", fmt.Errorf("building %s (run the benchmark in the root of the checkout, or give the binary by its flag): %w", pkg, err)
 	}
 	return out, nil
 }
 
-// EtcdVersion is the version of the etcd module that this binary was built with, which is the one that is measured unless another binary was given.
-func EtcdVersion() string {
-	info, ok := debug.ReadBuildInfo()
+// EtcdVersion is what the etcd binary says of itself.
+func (b Binaries) EtcdVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, b.Etcd, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking etcd for its version: %w", err)
+	}
+	return parseVersion(string(out))
+}
+
+// parseVersion reads the first line, "etcd Version: 3.7.3".
+func parseVersion(text string) (string, error) {
+	line, _, _ := strings.Cut(text, "\n")
+	version, ok := strings.CutPrefix(line, "etcd Version: ")
 	if !ok {
-		return "unknown"
+		return "", fmt.Errorf("reading etcd's version: %q is not one", line)
 	}
-	for _, m := range info.Deps {
-		if m.Path == "go.etcd.io/etcd/api/v3" {
-			return strings.TrimPrefix(m.Version, "v")
-		}
-	}
-	return "unknown"
+	return strings.TrimSpace(version), nil
 }

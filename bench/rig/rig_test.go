@@ -63,3 +63,12 @@ func TestBaselines(t *testing.T) {
 		t.Errorf("prefixes %s and %s differ in length", sealed.Prefix(7), plain.Prefix(42))
 	}
 }
+
+func TestParseVersion(t *testing.T) {
+	if got, err := parseVersion("etcd Version: 3.7.3\nGit SHA: x\n"); got != "3.7.3" || err != nil {
+		t.Errorf("version is %q, %v", got, err)
+	}
+	if _, err := parseVersion("usage: sleep\n"); err == nil {
+		t.Error("another program's output was accepted")
+	}
+}
