@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/text"
@@ -59,11 +60,14 @@ func (b Bars) SVG() ([]byte, error) {
 		line.Color, line.Dashes = rgb(ink.light), []vg.Length{vg.Points(4), vg.Points(3)}
 		p.Add(line)
 	}
-	p.NominalX(b.Groups...)
+	names := make([]string, len(b.Groups))
+	for i, g := range b.Groups {
+		names[i] = strings.Replace(g, " ", "\n", 1) // a long name on two lines
+	}
+	p.NominalX(names...)
 	p.X.Tick.Label.Font.Size = vg.Points(9)
-	p.Y.Min, p.Y.Max = 0, highest*1.3 // room for the legend
+	p.Y.Min, p.Y.Max = 0, highest*1.5 // room for the legend
 	p.X.Min, p.X.Max = -0.5, float64(len(b.Groups))-0.5
-	p.Legend.Left = false
 	return svg(p)
 }
 
@@ -93,7 +97,7 @@ func series(s Series, bar, offset vg.Length) (*plotter.BarChart, *plotter.Labels
 	}
 	for i := range labels.TextStyle {
 		labels.TextStyle[i].Color = rgb(ink.light)
-		labels.TextStyle[i].Font.Size = min(vg.Points(8), bar/2)
+		labels.TextStyle[i].Font.Size, labels.TextStyle[i].Font.Variant = min(vg.Points(8), bar*0.42), "Sans"
 		labels.TextStyle[i].XAlign, labels.TextStyle[i].YAlign = text.XCenter, text.YBottom
 	}
 	labels.Offset = vg.Point{X: offset, Y: vg.Points(2)}

@@ -36,8 +36,8 @@ func (c Curves) SVG() ([]byte, error) {
 	for _, l := range c.Lines {
 		var points plotter.XYs
 		for _, point := range l.Latency.Curve {
-			if point.Micros <= 0 {
-				continue // has no place on a logarithmic axis
+			if point.Micros <= 0 || point.Percentile < 10 {
+				continue // has no place on the axes
 			}
 			points = append(points, plotter.XY{X: nines(point.Percentile), Y: point.Micros / 1000})
 			lowest, highest = min(lowest, point.Micros/1000), max(highest, point.Micros/1000)
@@ -56,12 +56,13 @@ func (c Curves) SVG() ([]byte, error) {
 	if len(c.Lines) == 0 {
 		return nil, fmt.Errorf("drawing %q: nothing to draw", c.Title)
 	}
-	p.X.Min, p.X.Max = 0, nines(99.99)
-	p.X.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: nines(50), Label: "50"}, {Value: 1, Label: "90"}, {Value: 2, Label: "99"},
+	p.X.Min, p.X.Max = nines(10), nines(99.99)+0.12
+	p.X.Tick.Marker = plot.ConstantTicks{{Value: nines(10), Label: "10"}, {Value: nines(50), Label: "50"}, {Value: 1, Label: "90"}, {Value: 2, Label: "99"},
 		{Value: 3, Label: "99.9"}, {Value: 4, Label: "99.99"}}
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, decades{}
 	p.Y.Min, p.Y.Max = lowest*0.9, highest*1.1
-	p.Legend.Left = true
+	// Curves rise to the right: below them there is room.
+	p.Legend.Top, p.Legend.XOffs = false, width*0.7
 	return svg(p)
 }
 

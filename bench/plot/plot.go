@@ -49,13 +49,14 @@ func newPlot(title, y string) *plot.Plot {
 	p.Title.Padding = vg.Points(6)
 	dark := rgb(ink.light)
 	for _, style := range []*draw.TextStyle{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
-		style.Color = dark
+		style.Color, style.Font.Variant = dark, "Sans"
 	}
 	for _, line := range []*draw.LineStyle{&p.X.LineStyle, &p.Y.LineStyle, &p.X.Tick.LineStyle, &p.Y.Tick.LineStyle} {
 		line.Color = dark
 	}
 	p.Title.TextStyle.Font.Size = vg.Points(13)
-	p.Legend.Top, p.Legend.Padding = true, vg.Points(2)
+	// Legends are on the left, where what a reader's font takes more than ours goes to an empty place.
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding, p.Legend.TextStyle.Font.Size = true, true, vg.Points(2), vg.Points(10)
 	return p
 }
 
@@ -80,7 +81,7 @@ func svg(p *plot.Plot) ([]byte, error) {
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return nil, fmt.Errorf("drawing %q: %w", p.Title.Text, err)
 	}
-	text := families.ReplaceAllString(b.String(), "font-family:sans-serif;")
+	text := families.ReplaceAllString(b.String(), "font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")
 	// What the writer says of the style comes first in an attribute, so that it has to be overruled.
 	var style strings.Builder
 	style.WriteString("<style>@media (prefers-color-scheme: dark) {\n")

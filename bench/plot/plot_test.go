@@ -75,7 +75,7 @@ func TestOf(t *testing.T) {
 		names = append(names, p.Name)
 		texts := strings.Join(wellFormed(t, p.SVG), "|")
 		want := map[string][]string{
-			"throughput":  {"Throughput", "get", "put <1 KiB>", "tcpcopy", "etcdseal", "0.79", "0.90"},
+			"throughput":  {"Throughput", "get", "put", "<1 KiB>", "tcpcopy", "etcdseal", "0.79", "0.90"},
 			"latency-get": {"get: latency at 1234 calls a second", "direct", "tcpcopy", "99.9", "0.1"},
 		}[p.Name]
 		for _, w := range want {

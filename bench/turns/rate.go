@@ -34,6 +34,7 @@ func measureRate(ctx context.Context, r *rig.Rig, all []*contestant, w workload.
 		out[i] = paced{all: load.NewHistogram(), late: load.NewHistogram()}
 	}
 	err := inTurns(ctx, r, len(all), cfg.Rounds, func(round, n int) error {
+		all[n].prepared.Restart()
 		result, err := all[n].pool.RunAt(ctx, all[n].prepared.Call, load.Pace{PerSecond: rate, Duration: cfg.RateTurn})
 		if err != nil {
 			return fmt.Errorf("taking turn of %s at a fixed rate: %w", all[n].Name, err)

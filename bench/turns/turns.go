@@ -130,6 +130,7 @@ func saturate(ctx context.Context, r *rig.Rig, all []*contestant, w workload.Wor
 		if err != nil {
 			return err
 		}
+		c.prepared.Restart()
 		result, err := c.pool.Run(ctx, c.prepared.Call, w.InFlight, cfg.Turn)
 		if err != nil {
 			return fmt.Errorf("taking turn of %s: %w", c.Name, err)
@@ -177,6 +178,7 @@ func profile(ctx context.Context, all []*contestant, w workload.Workload, cfg Co
 			continue
 		}
 		if err := cfg.Profile(ctx, c.Target, w.Short, func() error {
+			c.prepared.Restart()
 			_, err := c.pool.Run(ctx, c.prepared.Call, w.InFlight, profileTime)
 			return err
 		}); err != nil {

@@ -27,3 +27,10 @@ func (f *free[T]) put(one T) {
 	defer f.mu.Unlock()
 	f.idle = append(f.idle, one)
 }
+
+// clear forgets all that are idle.
+func (f *free[T]) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idle = nil
+}

@@ -19,14 +19,14 @@ type reader struct {
 }
 
 // prepareList reads lists in pages of 500. Each call is one page; the pages after the first ask for the first one's revision, as kube-apiserver does.
-func prepareList(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (load.Call, check, error) {
-	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func prepareList(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (*Prepared, error) {
+	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 		d, err := fill(ctx, t, conn, prefix, count, size)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		var readers free[reader]
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
+		return &Prepared{check: d.check, restart: readers.clear, Call: func(ctx context.Context, conn *grpc.ClientConn) error {
 			at := readers.take(func() reader { return reader{} })
 			request := &pb.RangeRequest{Key: []byte(prefix), RangeEnd: endOfPrefix(prefix), Limit: limit}
 			if at.next > 0 {
@@ -48,6 +48,6 @@ func prepareList(count, size int) func(context.Context, *rig.Target, *grpc.Clien
 				readers.put(at)
 			}
 			return atLeast(reply, limit*size)
-		}, d.check, nil
+		}}, nil
 	}
 }

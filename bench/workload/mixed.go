@@ -25,32 +25,32 @@ const (
 )
 
 // prepareMixed makes single reads, transactions and short lists over secrets and other objects.
-func prepareMixed(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func prepareMixed(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 	// The secrets lie below the prefix that was given, everything else below one that is under no rule.
 	others := rig.PlainPrefix + "mixed/" + strings.TrimPrefix(strings.TrimPrefix(prefix, rig.SealedPrefix), rig.PlainPrefix)
-	getSecret, checkGets, err := prepareGet(objects*mixedSecrets/100, small)(ctx, t, conn, prefix+"kept/")
+	secretGets, err := prepareGet(objects*mixedSecrets/100, small)(ctx, t, conn, prefix+"kept/")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	plain := *t
 	plain.Sealed = false
-	getOther, _, err := prepareGet(objects, small)(ctx, &plain, conn, others+"kept/")
+	otherGets, err := prepareGet(objects, small)(ctx, &plain, conn, others+"kept/")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	listSecrets, err := shortList(prefix + "kept/")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	listOthers, err := shortList(others + "kept/")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	secrets, rest := newLife(prefix+"txn/", t.Sealed), newLife(others+"txn/", false)
 	call := func(ctx context.Context, conn *grpc.ClientConn) error {
-		get, list, lives := getOther, listOthers, rest
+		get, list, lives := otherGets.Call, listOthers, rest
 		if rand.IntN(100) < mixedSecrets {
-			get, list, lives = getSecret, listSecrets, secrets
+			get, list, lives = secretGets.Call, listSecrets, secrets
 		}
 		switch n := rand.IntN(100); {
 		case n < mixedGets:
@@ -60,15 +60,15 @@ func prepareMixed(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, pre
 		}
 		return lives.call(ctx, conn)
 	}
-	return call, func(ctx context.Context, through, direct *grpc.ClientConn) (int, error) {
+	return &Prepared{Call: call, check: func(ctx context.Context, through, direct *grpc.ClientConn) (int, error) {
 		if _, err := secrets.check(ctx, through, direct); err != nil {
 			return 0, err
 		}
 		if _, err := rest.check(ctx, through, direct); err != nil {
 			return 0, err
 		}
-		return checkGets(ctx, through, direct)
-	}, nil
+		return secretGets.Check(ctx, through, direct)
+	}}, nil
 }
 
 func shortList(prefix string) (load.Call, error) {

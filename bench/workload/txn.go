@@ -30,9 +30,9 @@ type life struct {
 }
 
 // prepareTxn creates, updates and deletes objects, a third each. Their lives go on from round to round.
-func prepareTxn(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func prepareTxn(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 	l := newLife(prefix, t.Sealed)
-	return l.call, l.check, l.call(ctx, conn) // so that there is an object to check
+	return &Prepared{Call: l.call, check: l.check}, l.call(ctx, conn) // so that there is an object to check
 }
 
 func newLife(prefix string, sealed bool) *life {

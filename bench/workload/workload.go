@@ -43,7 +43,7 @@ type Workload struct {
 	AtRate   bool   // whether its latency is measured at a fixed rate as well
 	Streams  bool   // whether it uses RangeStream, which etcd's grpc-proxy does not know
 
-	prepare func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error)
+	prepare func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error)
 }
 
 // All are every workload. Large answers have fewer calls in flight: they would only take memory.
@@ -67,17 +67,25 @@ type check func(ctx context.Context, through, direct *grpc.ClientConn) (overhead
 
 // Prepared is a workload over one target, its values written.
 type Prepared struct {
-	Call  load.Call
-	check check
+	Call    load.Call
+	check   check
+	restart func() // nil where calls depend on nothing that a compaction takes away
+}
+
+// Restart has calls go on from the beginning, as they must after a compaction.
+func (p *Prepared) Restart() {
+	if p.restart != nil {
+		p.restart()
+	}
 }
 
 // Prepare writes what the workload reads, below the prefix, through the target.
 func (w Workload) Prepare(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
-	call, checked, err := w.prepare(ctx, t, conn, prefix)
+	p, err := w.prepare(ctx, t, conn, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("preparing %s for %s: %w", w.Name, t.Name, err)
 	}
-	return &Prepared{Call: call, check: checked}, nil
+	return p, nil
 }
 
 // Check proves that clients get what was written through the target, and that etcd holds envelopes exactly when the keys lie under a rule. It returns
@@ -95,34 +103,34 @@ func atLeast(r load.Reply, size int) error {
 }
 
 // prepareGet reads one value, with the limit that kube-apiserver's client sets.
-func prepareGet(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (load.Call, check, error) {
-	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func prepareGet(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (*Prepared, error) {
+	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 		d, err := fill(ctx, t, conn, prefix, count, size)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		var gets []*pb.RangeRequest
 		for i := range d.values {
 			gets = append(gets, &pb.RangeRequest{Key: d.key(i), Limit: 1})
 		}
 		requests, err := load.Serialise(gets...)
-		return unary(pb.KV_Range_FullMethodName, requests, size), d.check, err
+		return &Prepared{Call: unary(pb.KV_Range_FullMethodName, requests, size), check: d.check}, err
 	}
 }
 
 // preparePut writes one value over itself.
-func preparePut(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (load.Call, check, error) {
-	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func preparePut(count, size int) func(context.Context, *rig.Target, *grpc.ClientConn, string) (*Prepared, error) {
+	return func(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 		d, err := fill(ctx, t, conn, prefix, count, size)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		var puts []*pb.PutRequest
 		for i := range d.values {
 			puts = append(puts, &pb.PutRequest{Key: d.key(i), Value: d.values[i]})
 		}
 		requests, err := load.Serialise(puts...)
-		return unary(pb.KV_Put_FullMethodName, requests, 1), d.check, err
+		return &Prepared{Call: unary(pb.KV_Put_FullMethodName, requests, 1), check: d.check}, err
 	}
 }
 
@@ -138,17 +146,17 @@ func unary(method string, requests [][]byte, least int) load.Call {
 }
 
 // prepareStream has everything sent by RangeStream, as kube-apiserver asks for most lists.
-func prepareStream(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (load.Call, check, error) {
+func prepareStream(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
 	d, err := fill(ctx, t, conn, prefix, limit, small)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	requests, err := load.Serialise(&pb.RangeRequest{Key: []byte(prefix), RangeEnd: endOfPrefix(prefix)})
-	return func(ctx context.Context, conn *grpc.ClientConn) error {
+	return &Prepared{check: d.check, Call: func(ctx context.Context, conn *grpc.ClientConn) error {
 		r, err := load.Stream(ctx, conn, pb.KV_RangeStream_FullMethodName, requests[0])
 		if err != nil {
 			return err
 		}
 		return atLeast(r, limit*small)
-	}, d.check, err
+	}}, err
 }
