@@ -154,6 +154,6 @@ How it is measured:
 - *On the wire*: the client counts what its sockets send and receive, a counting copy in front of etcd what goes by there. TCP's and IP's headers are not in it.
 - *txn*: creations, updates and deletions, a third each, in kube-apiserver's shapes. *mixed*: 60 % reads, 33 % such transactions, 7 % lists of 50; a tenth of the objects are
   secrets under the rule. Lists are pages of 500, at the revision of the first.
-- *watch fan-out*: a put every 50 ms, each received by every watch; from the moment at which the put was to begin.
+- *watch fan-out*: a put every 200 ms, each received by every watch; from the moment at which the put was to begin.
 
 `

@@ -25,8 +25,8 @@ const (
 	// connections is the number that the watches share.
 	connections = 10
 	valueSize   = 1 << 10
-	// interval is the time between puts: a thousand watches then get twenty thousand events a second.
-	interval = 50 * time.Millisecond
+	// interval is the time between puts. The events of one are to be delivered before the next, so that delivery is measured and not a queue.
+	interval = 200 * time.Millisecond
 	// overDirect is the limit of the 99th percentile over direct etcd's.
 	overDirect = 1.2
 	// firstNumber is that of the first target's prefix, apart from those of other measurements.
