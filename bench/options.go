@@ -25,6 +25,7 @@ const (
 	partStart   = "start"
 	partCold    = "coldstart"
 	partRotate  = "rotation"
+	partSteady  = "steady"
 )
 
 // allParts are everything that can be measured, in the order of the report.
@@ -33,7 +34,7 @@ func allParts() []string {
 	for _, w := range workload.All {
 		parts = append(parts, w.Short)
 	}
-	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate)
+	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate, partSteady)
 }
 
 // What -quick changes, unless it is said otherwise.
@@ -57,6 +58,7 @@ type options struct {
 	pairs          int           // idle connections, beyond those of the baseline
 	starts         int           // times that etcdseal is started
 	cold, rotated  int           // values of a cold start and of a rotation
+	steady         time.Duration // how long key operations are counted when nothing happens to keys
 	dir            string        // parent of the scratch directory; empty means the system's
 	build          rig.Build
 }
@@ -87,6 +89,7 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.IntVar(&o.starts, "starts", 7, "times that etcdseal is started")
 	flags.IntVar(&o.cold, "cold", 100_000, "values under 10 DEKs that are listed after a start")
 	flags.IntVar(&o.rotated, "rotated", 1_000_000, "values under 20 DEKs that are rotated")
+	flags.DurationVar(&o.steady, "steady", 150*time.Second, "how long key operations are counted when nothing happens to keys")
 	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
 	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
@@ -144,7 +147,7 @@ func (o options) validate(rest []string) error {
 	}{
 		{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-timeout", int(o.timeout)}, {"-fanout", o.fanout}, {"-clients", o.clients},
 		{"-watches", o.watches / idle.WatchConnections}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / keys.ColdDEKs},
-		{"-rotated", o.rotated / keys.RotatedDEKs},
+		{"-rotated", o.rotated / keys.RotatedDEKs}, {"-steady", int(o.steady / keys.SteadyLeast)},
 	} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))

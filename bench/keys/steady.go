@@ -1,4 +1,4 @@
-package main
+package keys
 
 import (
 	"context"
@@ -8,18 +8,20 @@ import (
 	"math"
 	"time"
 
+	"github.com/etcdseal/etcdseal/bench/report"
+	"github.com/etcdseal/etcdseal/bench/rig"
 	"github.com/etcdseal/etcdseal/kek/azure/emulator"
 )
 
 const (
-	// steadyLeast is the shortest time in which two checks of a key are seen.
-	steadyLeast = 2*time.Minute + 5*time.Second
+	// SteadyLeast is the shortest time in which two checks of a key are seen.
+	SteadyLeast = 2*time.Minute + 5*time.Second
 	// steadyPause is how long the client rests between two rounds of writing and reading.
 	steadyPause = 100 * time.Millisecond
 )
 
-// measureSteady counts the key operations of an etcdseal that is used and whose keys are left alone.
-func measureSteady(ctx context.Context, r *rig, lasts time.Duration, rep *report, stderr io.Writer) (err error) {
+// Steady counts the key operations of an etcdseal that is used and whose keys are left alone.
+func Steady(ctx context.Context, r *rig.Rig, lasts time.Duration, rep *report.Report, stderr io.Writer) (err error) {
 	v, err := startVault(ctx, r, "steady")
 	if err != nil {
 		return err
@@ -29,16 +31,16 @@ func measureSteady(ctx context.Context, r *rig, lasts time.Duration, rep *report
 	if err != nil {
 		return err
 	}
-	if err := v.put(ctx, s.address, 0, keysBatch); err != nil {
+	if err := v.put(ctx, s.Address, 0, keysBatch); err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "counting key operations for %v\n", lasts)
 	v.slow()
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
-		if err := v.put(ctx, s.address, 0, keysBatch); err != nil {
+		if err := v.put(ctx, s.Address, 0, keysBatch); err != nil {
 			return err
 		}
-		if err := v.listOnce(ctx, s.address, keysBatch); err != nil {
+		if err := v.listOnce(ctx, s.Address, keysBatch); err != nil {
 			return err
 		}
 		select {
@@ -51,7 +53,7 @@ func measureSteady(ctx context.Context, r *rig, lasts time.Duration, rep *report
 	if err != nil {
 		return err
 	}
-	rep.addFigure("steady state: key operations per minute", math.Round(100*rate)/100, 2, "")
+	rep.AddFigure("steady state: key operations per minute", math.Round(100*rate)/100, "", report.AtMost, 2)
 	return s.Stop()
 }
 

@@ -56,6 +56,8 @@ type Direction string
 const (
 	AtMost  Direction = "at most"
 	AtLeast Direction = "at least"
+	// Exactly is for a number that has to be what it is said to be, no less and no more.
+	Exactly Direction = "exactly"
 )
 
 // Figure is a number that has a limit.
@@ -89,8 +91,11 @@ func (r *Report) AddLatency(l Latency) { r.Latencies = append(r.Latencies, l) }
 // AddFigure compares a value with its limit; one that is exactly at it is met, one that is not a number is not.
 func (r *Report) AddFigure(name string, value float64, unit string, direction Direction, limit float64) {
 	met := value <= limit
-	if direction == AtLeast {
+	switch direction {
+	case AtLeast:
 		met = value >= limit
+	case Exactly:
+		met = value == limit
 	}
 	r.Figures = append(r.Figures, Figure{Name: name, Value: value, Unit: unit, Direction: direction, Limit: limit, Met: met})
 }

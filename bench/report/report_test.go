@@ -36,7 +36,7 @@ func TestFigures(t *testing.T) {
 		direction Direction
 		met       bool
 	}{
-		{1.8, AtMost, true}, {1.81, AtMost, false}, {1.8, AtLeast, true}, {1.79, AtLeast, false}, {math.NaN(), AtMost, false}, {math.NaN(), AtLeast, false},
+		{1.8, AtMost, true}, {1.81, AtMost, false}, {1.8, AtLeast, true}, {1.79, AtLeast, false}, {1.8, Exactly, true}, {1.81, Exactly, false}, {1.79, Exactly, false}, {math.NaN(), AtMost, false}, {math.NaN(), AtLeast, false},
 	} {
 		var r Report
 		r.AddFigure("f", c.value, "", c.direction, 1.8)
