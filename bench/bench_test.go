@@ -37,7 +37,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("without arguments: done %t, %+v", done, o)
 	}
 	o, _, done := parseOptions([]string{"-quick", "-rounds", "9", "-profile", "d"}, io.Discard)
-	if done || o.rounds != 9 || o.duration != 300*time.Millisecond || o.measures(partFanout) || !o.measures(partWatches) || !o.build.Profile {
+	if done || o.rounds != 9 || o.duration != 250*time.Millisecond || o.measures(partFanout) || !o.measures(partWatches) || !o.build.Profile {
 		t.Errorf("-quick -rounds 9: done %t, %+v", done, o)
 	}
 }

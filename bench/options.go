@@ -39,7 +39,7 @@ func allParts() []string {
 
 // What -quick changes, unless it is said otherwise.
 var quick = map[string]string{
-	"only": "get,put,txn,list,watches,start", "targets": "direct,tcpcopy,etcdseal-norule,etcdseal", "rounds": "5", "duration": "300ms", "rate-duration": "400ms",
+	"only": "get,put,txn,list,watches,start", "targets": "direct,tcpcopy,etcdseal-norule,etcdseal", "rounds": "5", "duration": "250ms", "rate-duration": "400ms",
 }
 
 // options are the command line.
@@ -76,8 +76,8 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	targets = flags.String("targets", strings.Join(rig.TargetNames, ","), "what to put in front of etcd, separated by commas")
 	short = flags.Bool("quick", false, "less of it, in about a minute")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds that count, after one that does not")
-	flags.DurationVar(&o.duration, "duration", 400*time.Millisecond, "length of one target's turn in a round")
-	flags.DurationVar(&o.rateDuration, "rate-duration", 700*time.Millisecond, "the same at a fixed rate; 0 measures no latencies")
+	flags.DurationVar(&o.duration, "duration", 300*time.Millisecond, "length of one target's turn in a round")
+	flags.DurationVar(&o.rateDuration, "rate-duration", 500*time.Millisecond, "the same at a fixed rate; 0 measures no latencies")
 	flags.StringVar(&o.output, "o", "table", "output: table or json")
 	flags.StringVar(&o.out, "out", "", "directory to write the report to, with plots")
 	flags.StringVar(&o.profile, "profile", "", "directory to write CPU and heap profiles of etcdseal to, for each workload")
