@@ -65,11 +65,6 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 			return nil, fmt.Errorf("measuring %s: %w", strings.Join(step.parts, ", "), err)
 		}
 	}
-	if o.measures(partSteady) {
-		if err := measureSteady(ctx, r, o.steady, rep, stderr); err != nil {
-			return nil, fmt.Errorf("measuring the steady state: %w", err)
-		}
-	}
 	return rep, nil
 }
 
