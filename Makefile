@@ -7,6 +7,8 @@ FUZZTIME ?= 30s
 # detector, which makes them slow.
 OPERATIONS ?= 20000
 BENCHFLAGS ?=
+# Six of each, since a comparison by benchstat needs some.
+MICROFLAGS ?= -count 6 -benchtime 0.3s
 
 # The same source and Go version give the same bytes, wherever they are built.
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
@@ -16,7 +18,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .PHONY: help
 help: ## list the targets
-	@sed -nE 's/^([a-z0-9]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 .PHONY: build
 build: ## build bin/etcdseal
@@ -44,8 +46,25 @@ e2e: ## run the built binary against a real etcd and a real kube-apiserver
 	cd e2e && go test -timeout 45m ./...
 
 .PHONY: bench
-bench: ## measure etcdseal side by side with a direct etcd and a TCP copy (BENCHFLAGS=-h for flags)
-	go run ./bench $(BENCHFLAGS)
+bench: bin/bench/bench ## measure etcdseal side by side with a direct etcd, a TCP copy and etcd's grpc-proxy: a report with plots in bin/bench/report (BENCHFLAGS=-h for flags)
+	bin/bench/bench -out bin/bench/report $(BENCHFLAGS)
+
+.PHONY: bench-quick
+bench-quick: bin/bench/bench ## measure what matters most of it, in a minute or two
+	bin/bench/bench -quick $(BENCHFLAGS)
+
+.PHONY: bench-micro
+bench-micro: ## run the benchmarks of single packages; benchstat reads what it prints (MICROFLAGS for flags of go test)
+	@go test -run '^$$' -bench . -benchmem $(MICROFLAGS) ./crypto/envelope ./crypto/dek ./proxy/wire ./proxy/relay
+
+.PHONY: bench-docs
+bench-docs: bin/bench/bench ## write the last `make bench` to docs: BENCHMARKS.md, its plots and its data
+	bin/bench/bench render -out docs bin/bench/report/benchmarks.json >/dev/null || test $$? -eq 1
+
+# The go command knows by itself whether it is up to date. It is run as it is, not by `go run`, so that an interrupt reaches it.
+.PHONY: bin/bench/bench
+bin/bench/bench:
+	@go build -o $@ ./bench
 
 .PHONY: lint
 lint: ## vet, gofmt, staticcheck, and govulncheck where its database can be reached

@@ -20,16 +20,17 @@ const module = "github.com/etcdseal/etcdseal/"
 // goPackage is what the go command says of a package. Tests' imports are not in
 // it: tests may import what they like.
 type goPackage struct {
-	ImportPath string
-	Imports    []string
-	Deps       []string
+	ImportPath     string
+	Imports        []string
+	Deps           []string
+	IgnoredGoFiles []string
 }
 
 // packages returns all packages of the module, their paths relative to it.
 func packages(t *testing.T) map[string]goPackage {
 	t.Helper()
 	touchSources(t)
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps,IgnoredGoFiles", "./...").Output()
 	if err != nil {
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			t.Fatalf("listing packages: %v\n%s", err, exit.Stderr)
@@ -141,6 +142,8 @@ func testPlaces(t *testing.T, listed map[string]goPackage) {
 		{"go.etcd.io/etcd/server/v3", []string{"bench", "cmd/quickstart"}},
 		{"github.com/grpc-ecosystem/grpc-gateway", []string{"proxy/gateway"}},
 		{"github.com/gorilla/websocket", []string{"proxy/gateway"}},
+		{"github.com/HdrHistogram", []string{"bench"}},
+		{"gonum.org/v1/plot", []string{"bench"}},
 	} {
 		for path, p := range listed {
 			for _, imported := range p.Imports {
@@ -197,6 +200,9 @@ func testBinary(t *testing.T, listed map[string]goPackage) {
 	p, ok := listed["cmd/etcdseal"]
 	if !ok {
 		t.Fatal("there is no package cmd/etcdseal")
+	}
+	if !slices.Contains(p.IgnoredGoFiles, "profile_bench.go") {
+		t.Error("cmd/etcdseal is built with the benchmark's profiles")
 	}
 	for _, dep := range p.Deps {
 		server := under(dep, "go.etcd.io/etcd/server/v3") && !isMessages(dep)

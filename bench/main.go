@@ -1,12 +1,14 @@
-// Command bench measures etcdseal side by side with a direct etcd, a bare TCP copy and, on request, etcd's own grpc-proxy.
+// Command bench measures etcdseal side by side with a direct etcd, a bare TCP copy and etcd's own grpc-proxy.
 //
 // It builds and starts everything it needs on loopback addresses, in a directory that it removes, and takes no input. Targets take turns in short
 // rounds, in changing order, and ratios are taken within a round, so that a machine that gets slower or faster in between does not count.
 //
-//	go run ./bench                                  everything
-//	go run ./bench -only get,put -rounds 20         two kinds of calls, more rounds
-//	go run ./bench -targets direct,tcpcopy,grpcproxy  without etcdseal
-//	go run ./bench -o json
+//	go run ./bench                                    everything, some ten minutes
+//	go run ./bench -quick                             what matters most, a minute
+//	go run ./bench -only get,put -rounds 20           two kinds of calls, more rounds
+//	go run ./bench -out DIR                           the report with plots, as files
+//	go run ./bench -only get -profile DIR             and profiles of etcdseal
+//	go run ./bench render -out DIR FILE.json...       such files from the reports of one or more runs
 //
 // Exit status: 0 when every figure that was measured is within its limit, 1 when one is not, 2 when the benchmark could not run.
 package main
@@ -15,9 +17,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/etcdseal/etcdseal/bench/tcpcopy"
 )
 
 func main() {
@@ -30,21 +35,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "tcpcopy" {
 		return runTCPCopy(ctx, args[1:], stderr)
 	}
+	if len(args) > 0 && args[0] == "render" {
+		return runRender(args[1:], stdout, stderr)
+	}
 	opts, code, done := parseOptions(args, stderr)
 	if done {
 		return code
 	}
-	report, err := measure(ctx, opts, stderr)
+	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
+	defer cancel()
+	rep, err := measure(ctx, opts, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return 2
 	}
-	if err := report.write(stdout, opts.output); err != nil {
-		fmt.Fprintf(stderr, "bench: writing report: %v\n", err)
+	return deliver(rep, opts.output, opts.out, stdout, stderr)
+}
+
+// runTCPCopy is `bench tcpcopy LISTEN TARGET`, a process of its own so that its processor time can be told from the benchmark's.
+func runTCPCopy(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) != 2 {
+		fmt.Fprintln(stderr, "usage: bench tcpcopy LISTEN TARGET")
 		return 2
 	}
-	if !report.met() {
-		return 1
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", args[0])
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: listening: %v\n", err)
+		return 2
+	}
+	if err := tcpcopy.Serve(ctx, l, args[1], nil); err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return 2
 	}
 	return 0
 }

@@ -5,135 +5,123 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcdseal/etcdseal/bench/fanout"
+	"github.com/etcdseal/etcdseal/bench/idle"
+	"github.com/etcdseal/etcdseal/bench/keys"
+	"github.com/etcdseal/etcdseal/bench/report"
+	"github.com/etcdseal/etcdseal/bench/rig"
+	"github.com/etcdseal/etcdseal/bench/storm"
+	"github.com/etcdseal/etcdseal/bench/turns"
+	"github.com/etcdseal/etcdseal/bench/wire"
+	"github.com/etcdseal/etcdseal/bench/workload"
 )
 
-// measure does what the options ask and always leaves no process and no file behind but the binaries.
-func measure(ctx context.Context, o options, stderr io.Writer) (rep *report, err error) {
-	load, err := loadAverage()
+// The rounds of measurements whose rounds are long.
+const (
+	fanoutRounds = 3
+	fanoutTurn   = 2 * time.Second
+	stormRounds  = 3
+)
+
+// measure does what the options ask and always leaves no process and no file behind but the binaries, profiles and the report.
+func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Report, err error) {
+	machine, err := report.ReadMachine(time.Now()) // before the builds, which are load
 	if err != nil {
 		return nil, err
 	}
-	bin, err := prepare(ctx, o, stderr)
+	bin, err := o.build.Make(ctx, stderr)
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRig(ctx, o, bin, stderr)
+	version, err := bin.EtcdVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machine.Versions = append(machine.Versions, report.Version{Name: "etcd", Version: version})
+	profiles, err := newProfiles(o.profile)
+	if err != nil {
+		return nil, err
+	}
+	r, err := rig.New(ctx, rig.Config{Binaries: bin, Dir: o.dir, Seal: o.needsSeal(), Profiles: profiles.dir, Stderr: stderr})
 	if r != nil {
-		defer func() { err = errors.Join(err, r.close()) }()
+		defer func() { err = errors.Join(err, r.Close()) }()
 	}
 	if err != nil {
 		return nil, err
 	}
-	rep = &report{Cores: runtime.NumCPU(), Go: runtime.Version(), Etcd: etcdVersion(), Rounds: o.rounds, Turn: o.duration.String(), Load: load}
-	if slices.ContainsFunc([]string{partGet, partPut, partList}, o.measures) {
-		if err := measureTargets(ctx, r, o, rep, stderr); err != nil {
-			return nil, err
+	rep = &report.Report{Machine: machine}
+	rep.Set("etcd", "one member on the same machine, without fsync")
+	rep.Set("rounds", fmt.Sprintf("%d, in which the targets take turns of %s in changing order; ratios are of one round, shown are medians (least..most)", o.rounds, o.duration))
+	rep.Set("clients", fmt.Sprintf("one process with %d connections, on the same machine", turns.Connections))
+	for _, step := range steps(ctx, r, o, profiles, rep, stderr) {
+		if !slices.ContainsFunc(step.parts, o.measures) || step.seal && !o.needsSeal() {
+			continue
 		}
-	}
-	if !o.needsSeal() {
-		return rep, nil
-	}
-	if o.measures(partWatches) {
-		fmt.Fprintf(stderr, "opening %d watches\n", o.watches)
-		if err := measureWatches(ctx, r, o.watches, rep); err != nil {
-			return nil, fmt.Errorf("measuring watches: %w", err)
-		}
-	}
-	if o.measures(partPairs) {
-		for _, secured := range []bool{false, true} {
-			fmt.Fprintf(stderr, "opening %d connections, TLS %t\n", o.pairs, secured)
-			if err := measurePairs(ctx, r, o.pairs, secured, rep); err != nil {
-				return nil, fmt.Errorf("measuring idle connections: %w", err)
-			}
-		}
-	}
-	if o.measures(partStart) {
-		fmt.Fprintf(stderr, "starting etcdseal %d times\n", o.starts)
-		if err := measureStart(ctx, r, o.starts, rep); err != nil {
-			return nil, fmt.Errorf("measuring the start: %w", err)
-		}
-	}
-	if o.measures(partCold) {
-		if err := measureColdStart(ctx, r, o.cold-o.cold%coldDEKs, coldDEKs, rep, stderr); err != nil {
-			return nil, fmt.Errorf("measuring the cold start: %w", err)
-		}
-	}
-	if o.measures(partRotate) {
-		if err := measureRotation(ctx, r, o.rotated-o.rotated%rotatedDEKs, rotatedDEKs, rep, stderr); err != nil {
-			return nil, fmt.Errorf("measuring the rotation: %w", err)
-		}
-	}
-	if o.measures(partSteady) {
-		if err := measureSteady(ctx, r, o.steady, rep, stderr); err != nil {
-			return nil, fmt.Errorf("measuring the steady state: %w", err)
+		if err := step.measure(); err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", strings.Join(step.parts, ", "), err)
 		}
 	}
 	return rep, nil
 }
 
-// loadAverage is the machine's over the last minute.
-func loadAverage() (float64, error) {
-	data, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0, fmt.Errorf("reading load: %w", err)
-	}
-	var load float64
-	if _, err := fmt.Sscan(string(data), &load); err != nil {
-		return 0, fmt.Errorf("parsing load: %w", err)
-	}
-	return load, nil
+// step is one of the measurements, made when any of its parts is asked for.
+type step struct {
+	parts   []string
+	seal    bool // whether it is of etcdseal alone
+	measure func() error
 }
 
-// measureTargets starts every target, measures each part over all of them, and checks before and after that they do what they are said to.
-func measureTargets(ctx context.Context, r *rig, o options, rep *report, stderr io.Writer) error {
-	targets, err := newTargets(ctx, r, o.targets)
-	defer func() {
-		for _, t := range targets {
-			t.pool.Close()
+func steps(ctx context.Context, r *rig.Rig, o options, profiles profiles, rep *report.Report, stderr io.Writer) []step {
+	var targets []*rig.Target
+	// start starts the targets when they are first needed: they are shared by the workloads.
+	start := func() (err error) {
+		if targets == nil {
+			targets, err = r.Targets(ctx, o.targets)
 		}
-	}()
-	if err != nil {
 		return err
 	}
-	for _, part := range []string{partGet, partPut, partList} {
-		for _, t := range targets {
-			overhead, err := t.check(ctx, r.direct)
-			if err != nil {
+	var out []step
+	cfg := turns.Config{Rounds: o.rounds, Turn: o.duration, RateTurn: o.rateDuration, Profile: profiles.take(), Stderr: stderr}
+	for _, w := range workload.All {
+		out = append(out, step{parts: []string{w.Short}, measure: func() error {
+			if err := start(); err != nil {
 				return err
 			}
-			if t.sealed {
-				rep.addOverhead(overhead)
-			}
-		}
-		if !o.measures(part) {
-			continue
-		}
-		fmt.Fprintf(stderr, "measuring %s\n", part)
-		samples, err := rounds(ctx, r, o, targets, part)
-		if err != nil {
-			return fmt.Errorf("measuring %s: %w", part, err)
-		}
-		rep.addCalls(part, targets, samples)
+			return turns.Measure(ctx, r, targets, w, cfg, rep)
+		}})
 	}
-	return nil
+	return append(out,
+		step{parts: []string{partWire}, measure: func() error { return wire.Measure(ctx, r, o.targets, onTheWire(), rep, stderr) }},
+		step{parts: []string{partFanout}, measure: func() error {
+			if err := start(); err != nil {
+				return err
+			}
+			return fanout.Measure(ctx, r, targets, fanout.Config{Watches: o.fanout, Rounds: fanoutRounds, Turn: fanoutTurn, Stderr: stderr}, rep)
+		}},
+		step{parts: []string{partStorm}, measure: func() error {
+			if err := start(); err != nil {
+				return err
+			}
+			return storm.Measure(ctx, targets, storm.Config{Clients: o.clients, Rounds: stormRounds, Stderr: stderr}, rep)
+		}},
+		step{parts: []string{partWatches}, seal: true, measure: func() error { return idle.Watches(ctx, r, o.watches, rep, stderr) }},
+		step{parts: []string{partPairs}, seal: true, measure: func() error {
+			return errors.Join(idle.Pairs(ctx, r, o.pairs, false, rep, stderr), idle.Pairs(ctx, r, o.pairs, true, rep, stderr))
+		}},
+		step{parts: []string{partStart}, seal: true, measure: func() error { return idle.Starts(ctx, r, o.starts, rep, stderr) }},
+		step{parts: []string{partCold}, seal: true, measure: func() error { return keys.ColdStart(ctx, r, o.cold-o.cold%keys.ColdDEKs, rep, stderr) }},
+		step{parts: []string{partRotate}, seal: true, measure: func() error { return keys.Rotation(ctx, r, o.rotated-o.rotated%keys.RotatedDEKs, rep, stderr) }},
+		step{parts: []string{partSteady}, seal: true, measure: func() error { return keys.Steady(ctx, r, o.steady, rep, stderr) }},
+	)
 }
 
-// measureStart takes the time from exec to readiness.
-func measureStart(ctx context.Context, r *rig, times int, rep *report) error {
-	var samples []float64
-	for i := range times {
-		s, err := r.startSeal(ctx, fmt.Sprintf("start-%d", i), false)
-		if err != nil {
-			return err
-		}
-		if err := s.Stop(); err != nil {
-			return err
-		}
-		samples = append(samples, float64(s.ready.Microseconds())/1000)
-	}
-	rep.addStart(spreadOf(samples))
-	return nil
+// onTheWire are the workloads whose bytes are counted: each kind of call once.
+func onTheWire() []workload.Workload {
+	return slices.DeleteFunc(slices.Clone(workload.All), func(w workload.Workload) bool {
+		return !slices.Contains([]string{workload.Get, workload.Put, workload.Txn, workload.List}, w.Name)
+	})
 }

@@ -8,13 +8,18 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/etcdseal/etcdseal/bench/idle"
+	"github.com/etcdseal/etcdseal/bench/keys"
+	"github.com/etcdseal/etcdseal/bench/rig"
+	"github.com/etcdseal/etcdseal/bench/workload"
 )
 
-// The names of what can be measured, in the order of the report.
+// The names of what can be measured beside the workloads.
 const (
-	partGet     = "get"
-	partPut     = "put"
-	partList    = "list"
+	partWire    = "wire"
+	partFanout  = "fanout"
+	partStorm   = "storm"
 	partWatches = "watches"
 	partPairs   = "pairs"
 	partStart   = "start"
@@ -23,64 +28,78 @@ const (
 	partSteady  = "steady"
 )
 
-// The names of what can stand between the client and etcd.
-const (
-	targetDirect    = "direct"
-	targetTCPCopy   = "tcpcopy"
-	targetSeal      = "etcdseal"
-	targetNoRule    = "etcdseal-norule"
-	targetTLS       = "etcdseal-tls"
-	targetGRPCProxy = "grpcproxy"
-)
+// allParts are everything that can be measured, in the order of the report.
+func allParts() []string {
+	var parts []string
+	for _, w := range workload.All {
+		parts = append(parts, w.Short)
+	}
+	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate, partSteady)
+}
 
-var (
-	allParts       = []string{partGet, partPut, partList, partWatches, partPairs, partStart, partCold, partRotate, partSteady}
-	allTargets     = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS, targetGRPCProxy}
-	defaultTargets = []string{targetDirect, targetTCPCopy, targetSeal, targetNoRule, targetTLS}
-)
+// What -quick changes, unless it is said otherwise.
+var quick = map[string]string{
+	"only": "get,put,txn,list,watches,start", "targets": "direct,tcpcopy,etcdseal-norule,etcdseal", "rounds": "5", "duration": "250ms", "rate-duration": "400ms",
+}
 
 // options are the command line.
 type options struct {
 	parts, targets []string
 	rounds         int
 	duration       time.Duration // of one target's turn
+	rateDuration   time.Duration // of one target's turn at a fixed rate
 	output         string        // table or json
-	watches        int           // watch streams, on watchConns connections
+	out            string        // directory of the report's files; empty means none
+	profile        string        // directory of profiles; empty means none
+	timeout        time.Duration // of everything
+	fanout         int           // watches that get each event
+	clients        int           // that connect at once
+	watches        int           // idle watch streams
 	pairs          int           // idle connections, beyond those of the baseline
 	starts         int           // times that etcdseal is started
 	cold, rotated  int           // values of a cold start and of a rotation
 	steady         time.Duration // how long key operations are counted when nothing happens to keys
-	etcd, etcdseal string        // ready binaries; empty means that they are built
-	bin            string        // where binaries are built
 	dir            string        // parent of the scratch directory; empty means the system's
+	build          rig.Build
 }
 
 func (o options) measures(part string) bool { return slices.Contains(o.parts, part) }
 
 // needsSeal says whether any part of the run starts etcdseal.
-func (o options) needsSeal() bool {
-	return slices.ContainsFunc(o.targets, func(t string) bool { return strings.HasPrefix(t, targetSeal) })
-}
+func (o options) needsSeal() bool { return slices.ContainsFunc(o.targets, rig.IsSeal) }
 
-// parseOptions reads the command line; done says that the command ends here with the given exit status.
-func parseOptions(args []string, stderr io.Writer) (o options, code int, done bool) {
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+// flags declares the command line; only and targets are lists.
+func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *string, short *bool) {
+	flags = flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	only := flags.String("only", strings.Join(allParts, ","), "what to measure, separated by commas")
-	targets := flags.String("targets", strings.Join(defaultTargets, ","), "what to put in front of etcd; also known: "+targetGRPCProxy)
-	flags.IntVar(&o.rounds, "rounds", 10, "rounds that count, after one that does not")
-	flags.DurationVar(&o.duration, "duration", 500*time.Millisecond, "length of one target's turn in a round")
+	only = flags.String("only", strings.Join(allParts(), ","), "what to measure, separated by commas")
+	targets = flags.String("targets", strings.Join(rig.TargetNames, ","), "what to put in front of etcd, separated by commas")
+	short = flags.Bool("quick", false, "less of it, in about a minute")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds that count, after one that does not")
+	flags.DurationVar(&o.duration, "duration", 300*time.Millisecond, "length of one target's turn in a round")
+	flags.DurationVar(&o.rateDuration, "rate-duration", 500*time.Millisecond, "the same at a fixed rate; 0 measures no latencies")
 	flags.StringVar(&o.output, "o", "table", "output: table or json")
+	flags.StringVar(&o.out, "out", "", "directory to write the report to, with plots")
+	flags.StringVar(&o.profile, "profile", "", "directory to write CPU and heap profiles of etcdseal to, for each workload")
+	flags.DurationVar(&o.timeout, "timeout", 25*time.Minute, "the time for everything, after which the benchmark gives up")
+	flags.IntVar(&o.fanout, "fanout", 1000, "watches that get each event")
+	flags.IntVar(&o.clients, "clients", 500, "clients that connect at once")
 	flags.IntVar(&o.watches, "watches", 10_000, "idle watch streams")
 	flags.IntVar(&o.pairs, "pairs", 200, "idle connection pairs")
 	flags.IntVar(&o.starts, "starts", 7, "times that etcdseal is started")
 	flags.IntVar(&o.cold, "cold", 100_000, "values under 10 DEKs that are listed after a start")
 	flags.IntVar(&o.rotated, "rotated", 1_000_000, "values under 20 DEKs that are rotated")
 	flags.DurationVar(&o.steady, "steady", 150*time.Second, "how long key operations are counted when nothing happens to keys")
-	flags.StringVar(&o.etcd, "etcd", "", "etcd binary to use instead of building the module's version")
-	flags.StringVar(&o.etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
-	flags.StringVar(&o.bin, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
+	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
+	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
+	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
 	flags.StringVar(&o.dir, "dir", "", "where to make the scratch directory that holds etcd's data")
+	return flags, only, targets, short
+}
+
+// parseOptions reads the command line; done says that the command ends here with the given exit status.
+func parseOptions(args []string, stderr io.Writer) (o options, code int, done bool) {
+	flags, only, targets, short := o.flags(stderr)
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return o, 0, true
@@ -88,7 +107,20 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 	if err != nil {
 		return o, 2, true
 	}
+	if *short {
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range quick {
+			if given[name] {
+				continue
+			}
+			if err := flags.Set(name, value); err != nil {
+				panic(err) // of a constant
+			}
+		}
+	}
 	o.parts, o.targets = strings.Split(*only, ","), strings.Split(*targets, ",")
+	o.build.Seal, o.build.Profile = o.needsSeal(), o.profile != ""
 	if err := o.validate(flags.Args()); err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return o, 2, true
@@ -102,27 +134,39 @@ func (o options) validate(rest []string) error {
 	if len(rest) > 0 {
 		errs = append(errs, fmt.Errorf("reading arguments: %q is not expected", rest))
 	}
-	errs = append(errs, known("-only", o.parts, allParts), known("-targets", o.targets, allTargets))
+	errs = append(errs, known("-only", o.parts, allParts()), known("-targets", o.targets, rig.TargetNames))
 	if o.output != "table" && o.output != "json" {
 		errs = append(errs, fmt.Errorf("reading -o: %q is neither table nor json", o.output))
+	}
+	if o.profile != "" && o.build.Etcdseal != "" {
+		errs = append(errs, errors.New("reading -profile: a released etcdseal writes no profiles; leave -etcdseal out, so that one that does is built"))
 	}
 	for _, n := range []struct {
 		flag  string
 		value int
-	}{{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-watches", o.watches / watchConns}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / coldDEKs}, {"-rotated", o.rotated / rotatedDEKs},
-		{"-steady", int(o.steady / steadyLeast)}} {
+	}{
+		{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-timeout", int(o.timeout)}, {"-fanout", o.fanout}, {"-clients", o.clients},
+		{"-watches", o.watches / idle.WatchConnections}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / keys.ColdDEKs},
+		{"-rotated", o.rotated / keys.RotatedDEKs}, {"-steady", int(o.steady / keys.SteadyLeast)},
+	} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))
 		}
+	}
+	if o.rateDuration < 0 {
+		errs = append(errs, errors.New("reading -rate-duration: negative"))
 	}
 	return errors.Join(errs...)
 }
 
 func known(flag string, names, of []string) error {
 	var errs []error
-	for _, n := range names {
+	for i, n := range names {
 		if !slices.Contains(of, n) {
 			errs = append(errs, fmt.Errorf("reading %s: %q is not one of %s", flag, n, strings.Join(of, ", ")))
+		}
+		if slices.Contains(names[:i], n) {
+			errs = append(errs, fmt.Errorf("reading %s: %q is given twice", flag, n))
 		}
 	}
 	return errors.Join(errs...)

@@ -27,6 +27,8 @@ type Config struct {
 	Path string
 	// Args are its arguments, without the program's name.
 	Args []string
+	// Env is added to the benchmark's own environment, as NAME=VALUE.
+	Env []string
 	// LogDir is the directory of the file NAME.log, which receives standard output and standard error. Empty means that both are discarded.
 	LogDir string
 }
@@ -43,6 +45,9 @@ type Process struct {
 // Start runs the program and returns once it is executing. The caller must call Stop.
 func Start(cfg Config) (*Process, error) {
 	p := &Process{name: cfg.Name, cmd: exec.Command(cfg.Path, cfg.Args...), exited: make(chan struct{})}
+	if len(cfg.Env) > 0 {
+		p.cmd.Env = append(os.Environ(), cfg.Env...)
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if cfg.LogDir != "" {
 		p.logPath = filepath.Join(cfg.LogDir, cfg.Name+".log")
@@ -77,6 +82,14 @@ func (p *Process) Err() error {
 	default:
 		return nil
 	}
+}
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(s os.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("signalling %s: %w", p.name, err)
+	}
+	return nil
 }
 
 // Stop asks the process to end, kills it when it does not within ten seconds, and waits for it. A process that was killed is an error.

@@ -2,8 +2,10 @@ package child
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -38,48 +40,71 @@ func cpuOf(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// Memory reads /proc/PID/smaps_rollup.
+// Memory reads /proc/PID/smaps_rollup. Of a process that is not dumpable, as etcdseal is not, the kernel shows that to root only: to others, RSS stands
+// for PSS, which it exceeds by the share of pages that other processes use too.
 func (p *Process) Memory() (Memory, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", p.PID()))
-	if err != nil {
-		return Memory{}, fmt.Errorf("reading memory of %s: %w", p.name, err)
+	var m Memory
+	err := p.fields("smaps_rollup", map[string]*int64{"Rss": &m.RSS, "Pss": &m.PSS})
+	if errors.Is(err, fs.ErrPermission) {
+		err = p.fields("status", map[string]*int64{"VmRSS": &m.RSS})
+		m.PSS = m.RSS
 	}
-	defer f.Close()
-	m, err := parseRollup(f)
 	if err != nil {
 		return Memory{}, fmt.Errorf("reading memory of %s: %w", p.name, err)
 	}
 	return m, nil
 }
 
-// parseRollup reads lines such as "Pss:   1234 kB"; the unit is always kB, which means 1024 bytes.
-func parseRollup(r io.Reader) (Memory, error) {
-	var m Memory
+// fields reads a file of the process in /proc.
+func (p *Process) fields(name string, into map[string]*int64) error {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", p.PID(), name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return parseFields(f, into)
+}
+
+// ResetPeak has PeakRSS begin anew at what is resident now (proc_pid_clear_refs(5)). Where that is refused, as Memory says, it does nothing.
+func (p *Process) ResetPeak() error {
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.PID()), []byte("5"), 0)
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("resetting peak memory of %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// PeakRSS is the most that was resident at once since the start or the last ResetPeak, in bytes. The kernel keeps no such mark of the PSS.
+func (p *Process) PeakRSS() (int64, error) {
+	var peak int64
+	if err := p.fields("status", map[string]*int64{"VmHWM": &peak}); err != nil {
+		return 0, fmt.Errorf("reading peak memory of %s: %w", p.name, err)
+	}
+	return peak, nil
+}
+
+// parseFields reads lines such as "Pss:   1234 kB", of which all that are asked for must be there; the unit is always kB, which means 1024 bytes.
+func parseFields(r io.Reader, into map[string]*int64) error {
 	found := 0
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		name, rest, _ := strings.Cut(lines.Text(), ":")
-		var into *int64
-		switch name {
-		case "Rss":
-			into = &m.RSS
-		case "Pss":
-			into = &m.PSS
-		default:
+		value, ok := into[name]
+		if !ok {
 			continue
 		}
 		kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
 		if err != nil {
-			return Memory{}, fmt.Errorf("parsing %s: %w", name, err)
+			return fmt.Errorf("parsing %s: %w", name, err)
 		}
-		*into = kib << 10
+		*value = kib << 10
 		found++
 	}
 	if err := lines.Err(); err != nil {
-		return Memory{}, err
+		return err
 	}
-	if found != 2 {
-		return Memory{}, fmt.Errorf("finding Rss and Pss: %d of 2 present", found)
+	if found != len(into) {
+		return fmt.Errorf("finding %d fields: %d present", len(into), found)
 	}
-	return m, nil
+	return nil
 }

@@ -15,6 +15,7 @@ func main() {
 		fmt.Fprintf(os.Stderr, "etcdseal: %v\n", err)
 		os.Exit(exitUnable)
 	}
+	profile()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the next signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
