@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/etcdseal/etcdseal/bench/kube"
 	"github.com/etcdseal/etcdseal/bench/report"
 	"github.com/etcdseal/etcdseal/bench/rig"
 	"github.com/etcdseal/etcdseal/bench/turns"
@@ -17,12 +18,12 @@ import (
 
 func TestOptionsReportEverythingAtOnce(t *testing.T) {
 	var stderr bytes.Buffer
-	args := []string{"-only", "get,fly,get", "-targets", "direct,none", "-o", "xml", "-rounds", "0", "-watches", "9", "-profile", "d", "-etcdseal", "e"}
+	args := []string{"-only", "get,fly,get", "-targets", "direct,none", "-o", "xml", "-rounds", "0", "-watches", "9", "-secrets", "0", "-profile", "d", "-etcdseal", "e"}
 	_, code, done := parseOptions(args, &stderr)
 	if code != 2 || !done {
 		t.Errorf("exit status %d, done %t, want 2, true", code, done)
 	}
-	for _, want := range []string{`"fly"`, `"get" is given twice`, `"none"`, `"xml"`, "-rounds", "-watches", "-profile"} {
+	for _, want := range []string{`"fly"`, `"get" is given twice`, `"none"`, `"xml"`, "-rounds", "-watches", "-secrets", "-profile"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("%s is not reported in:\n%s", want, stderr.String())
 		}
@@ -37,7 +38,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("without arguments: done %t, %+v", done, o)
 	}
 	o, _, done := parseOptions([]string{"-quick", "-rounds", "9", "-profile", "d"}, io.Discard)
-	if done || o.rounds != 9 || o.duration != 250*time.Millisecond || o.measures(partFanout) || !o.measures(partWatches) || !o.build.Profile {
+	if done || o.rounds != 9 || o.duration != 250*time.Millisecond || o.measures(partFanout) || o.measures(partKube) || !o.measures(partWatches) || !o.build.Profile {
 		t.Errorf("-quick -rounds 9: done %t, %+v", done, o)
 	}
 }
@@ -74,6 +75,7 @@ func TestRender(t *testing.T) {
 	one.Add("get", rig.TCPCopy, report.Single(turns.MetricOverDirect, "", 0.9))
 	one.AddFigure("good", 1, "", report.AtMost, 2)
 	two.Add("put", rig.Sealing, report.Single(turns.MetricOverDirect, "", 0.8))
+	two.Add("kube get", kube.SideSeal, report.Single(kube.MetricOverAlone, "", 0.7))
 	first, second := write("1.json", one), write("2.json", two)
 	out := filepath.Join(dir, "out")
 	var stdout, stderr bytes.Buffer
@@ -84,7 +86,7 @@ func TestRender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"(plots/throughput.svg)", "| etcdseal | 0.80 |", "| good | 1 | at most 2 | met |"} {
+	for _, want := range []string{"(plots/throughput.svg)", "(plots/kube-throughput.svg)", "**with KMS v2**", "| etcdseal | 0.80 |", "| good | 1 | at most 2 | met |"} {
 		if !strings.Contains(string(document), want) {
 			t.Errorf("document does not hold %q:\n%s", want, document)
 		}

@@ -116,6 +116,7 @@ func steps(ctx context.Context, r *rig.Rig, o options, profiles profiles, rep *r
 		step{parts: []string{partCold}, seal: true, measure: func() error { return keys.ColdStart(ctx, r, o.cold-o.cold%keys.ColdDEKs, rep, stderr) }},
 		step{parts: []string{partRotate}, seal: true, measure: func() error { return keys.Rotation(ctx, r, o.rotated-o.rotated%keys.RotatedDEKs, rep, stderr) }},
 		step{parts: []string{partSteady}, seal: true, measure: func() error { return keys.Steady(ctx, r, o.steady, rep, stderr) }},
+		step{parts: []string{partKube, partKubeCold}, seal: true, measure: func() error { return measureKube(ctx, r, o, rep, stderr) }},
 	)
 }
 

@@ -26,6 +26,9 @@ const (
 	partCold    = "coldstart"
 	partRotate  = "rotation"
 	partSteady  = "steady"
+
+	partKube     = "kube"
+	partKubeCold = "kube-coldstart"
 )
 
 // allParts are everything that can be measured, in the order of the report.
@@ -34,7 +37,7 @@ func allParts() []string {
 	for _, w := range workload.All {
 		parts = append(parts, w.Short)
 	}
-	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate, partSteady)
+	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate, partSteady, partKube, partKubeCold)
 }
 
 // What -quick changes, unless it is said otherwise.
@@ -59,6 +62,9 @@ type options struct {
 	starts         int           // times that etcdseal is started
 	cold, rotated  int           // values of a cold start and of a rotation
 	steady         time.Duration // how long key operations are counted when nothing happens to keys
+	secrets        int           // of a cold start of kube-apiserver
+	kubeStarts     int           // times that each kube-apiserver is started on them
+	apiServer      string        // a ready kube-apiserver; empty means that it is built
 	dir            string        // parent of the scratch directory; empty means the system's
 	build          rig.Build
 }
@@ -81,7 +87,7 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.StringVar(&o.output, "o", "table", "output: table or json")
 	flags.StringVar(&o.out, "out", "", "directory to write the report to, with plots")
 	flags.StringVar(&o.profile, "profile", "", "directory to write CPU and heap profiles of etcdseal to, for each workload")
-	flags.DurationVar(&o.timeout, "timeout", 25*time.Minute, "the time for everything, after which the benchmark gives up")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the time for everything, after which the benchmark gives up")
 	flags.IntVar(&o.fanout, "fanout", 1000, "watches that get each event")
 	flags.IntVar(&o.clients, "clients", 500, "clients that connect at once")
 	flags.IntVar(&o.watches, "watches", 10_000, "idle watch streams")
@@ -90,6 +96,9 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.IntVar(&o.cold, "cold", 100_000, "values under 10 DEKs that are listed after a start")
 	flags.IntVar(&o.rotated, "rotated", 1_000_000, "values under 20 DEKs that are rotated")
 	flags.DurationVar(&o.steady, "steady", 150*time.Second, "how long key operations are counted when nothing happens to keys")
+	flags.IntVar(&o.secrets, "secrets", 50_000, "secrets that are there when a kube-apiserver is started")
+	flags.IntVar(&o.kubeStarts, "kube-starts", 3, "times that each kube-apiserver is started on them")
+	flags.StringVar(&o.apiServer, "kube-apiserver", "", "kube-apiserver binary to use instead of building the end-to-end tests' version")
 	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
 	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
@@ -147,7 +156,7 @@ func (o options) validate(rest []string) error {
 	}{
 		{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-timeout", int(o.timeout)}, {"-fanout", o.fanout}, {"-clients", o.clients},
 		{"-watches", o.watches / idle.WatchConnections}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / keys.ColdDEKs},
-		{"-rotated", o.rotated / keys.RotatedDEKs}, {"-steady", int(o.steady / keys.SteadyLeast)},
+		{"-rotated", o.rotated / keys.RotatedDEKs}, {"-steady", int(o.steady / keys.SteadyLeast)}, {"-secrets", o.secrets}, {"-kube-starts", o.kubeStarts},
 	} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))

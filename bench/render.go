@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/etcdseal/etcdseal/bench/kube"
 	"github.com/etcdseal/etcdseal/bench/plot"
 	"github.com/etcdseal/etcdseal/bench/report"
 	"github.com/etcdseal/etcdseal/bench/rig"
@@ -110,11 +111,18 @@ func writeFiles(rep *report.Report, dir string) error {
 	if err != nil {
 		return err
 	}
+	ofKube, err := plot.Of(rep, kubeComparisons(), kube.Sides)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Join(dir, plotsDir), 0o755); err != nil {
 		return err
 	}
 	document := bytes.NewBufferString(preface)
-	for _, p := range plots {
+	if len(ofKube) > 0 {
+		document.WriteString(kubePreface)
+	}
+	for _, p := range append(plots, ofKube...) {
 		name := filepath.Join(plotsDir, p.Name+".svg")
 		if err := os.WriteFile(filepath.Join(dir, name), p.SVG, 0o644); err != nil {
 			return err

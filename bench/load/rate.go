@@ -36,13 +36,18 @@ type Paced struct {
 
 // RunAt makes calls at a fixed rate, in turn on each connection. The first failing call ends the run.
 func (p *Pool) RunAt(ctx context.Context, call Call, pace Pace) (Paced, error) {
+	return At(ctx, pace, func(ctx context.Context, i int) error { return call(ctx, p.conns[i%len(p.conns)]) })
+}
+
+// At makes calls of any kind at a fixed rate; i counts them from 0. The first failing call ends the run.
+func At(ctx context.Context, pace Pace, call func(ctx context.Context, i int) error) (Paced, error) {
 	if pace.Wait == nil {
 		// The pacing thread sleeps in system calls, in which the runtime believes it busy for a while: it gets a processor of its own.
 		procs := runtime.GOMAXPROCS(0)
 		runtime.GOMAXPROCS(procs + 1)
 		defer runtime.GOMAXPROCS(procs)
 	}
-	return openLoop(ctx, pace, func(ctx context.Context, i int) error { return call(ctx, p.conns[i%len(p.conns)]) })
+	return openLoop(ctx, pace, call)
 }
 
 // openLoop begins the i-th call i intervals after the start, whatever became of those before.

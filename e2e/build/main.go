@@ -1,6 +1,7 @@
-// Command build builds every program that the end-to-end tests run, so that a
-// long first build (kube-apiserver takes minutes) does not count against the
-// tests' time limit. The tests build by themselves what is missing.
+// Command build builds the programs that the end-to-end tests run, all of them or
+// those that are named, so that a long first build (kube-apiserver takes minutes)
+// does not count against the tests' time limit. The tests build by themselves what
+// is missing.
 package main
 
 import (
@@ -8,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/etcdseal/etcdseal/e2e/binaries"
@@ -16,7 +19,17 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if _, err := binaries.Build(ctx, os.Stdout, binaries.All()...); err != nil {
+	names := os.Args[1:]
+	for _, name := range names {
+		if !slices.Contains(binaries.All(), name) {
+			fmt.Fprintf(os.Stderr, "build: there is no program %q; there are %s\n", name, strings.Join(binaries.All(), ", "))
+			os.Exit(2)
+		}
+	}
+	if len(names) == 0 {
+		names = binaries.All()
+	}
+	if _, err := binaries.Build(ctx, os.Stdout, names...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
