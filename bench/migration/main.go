@@ -91,7 +91,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.IntVar(&o.values, "values", 100_000, "values of 1 KiB that are sealed")
 	flags.IntVar(&o.keys, "keys", 1_000_000, "values of 1 KiB that are sealed to see how much memory that takes")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds, in each of which everything that is compared has a turn")
-	flags.DurationVar(&o.window, "window", 10*time.Second, "length of a turn of the client whose latency is measured")
+	flags.DurationVar(&o.window, "window", 30*time.Second, "length of a turn of the client whose latency is measured")
 	flags.IntVar(&o.puts, "puts", 200, "that client's puts a second")
 	flags.StringVar(&o.etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
