@@ -151,9 +151,9 @@ func (v *verification) found(f migrate.Finding) {
 	}
 	switch {
 	case v.text && f.Place == migrate.Disk:
-		fmt.Fprintf(v.s.out, "%s: offset %d: %s: %v (%s)\n", f.File, f.Offset, f.Key, f.Err, f.Kind)
+		fmt.Fprintf(v.s.out, "%s: offset %d: %s: %v (%s)\n", shown(f.File), f.Offset, shown(string(f.Key)), f.Err, f.Kind)
 	case v.text:
-		fmt.Fprintf(v.s.out, "%s: revision %d: %s: %v\n", f.Place, f.Revision, f.Key, f.Err)
+		fmt.Fprintf(v.s.out, "%s: revision %d: %s: %v\n", f.Place, f.Revision, shown(string(f.Key)), f.Err)
 	case len(v.report.Findings) < maxFindings:
 		v.report.Findings = append(v.report.Findings, findingJSON{string(f.Place), string(f.Key), f.Revision, f.File, f.Offset, f.Kind, f.Err.Error()})
 	}
