@@ -91,6 +91,8 @@ func (d *doctor) member(n *notes, s upstream.EndpointState) {
 	level, do := OK, ""
 	if !covered(s.Version) {
 		level, do = Warning, "use one of "+strings.Join(tested, ", ")+", or try everything out first"
+	} else if migrate.EarlyProgress(s.Version) {
+		level, do = Warning, "upgrade it: of its history it may leave out a part (etcd issue 15220), so that `verify --history` and `keyring gc` refuse it"
 	}
 	n.add(Etcd, level, s.Endpoint, do, "version %s, %s, member %x", s.Version, role, s.MemberID)
 	quota(n, s)

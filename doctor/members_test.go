@@ -30,6 +30,7 @@ func TestMember(t *testing.T) {
 		"follower":     {healthy, OK, []string{"version 3.6.1, follower"}},
 		"leader":       {state(func(s *upstream.EndpointState) { s.IsLeader = true }), OK, []string{"leader"}},
 		"3.5":          {state(func(s *upstream.EndpointState) { s.Version = "3.5.20" }), OK, []string{"version 3.5.20"}},
+		"3.5.7":        {state(func(s *upstream.EndpointState) { s.Version = "3.5.7" }), Warning, []string{"version 3.5.7", "`verify --history` and `keyring gc` refuse it"}},
 		"old":          {state(func(s *upstream.EndpointState) { s.Version = "3.4.30" }), Warning, []string{"version 3.4.30", "3.5, 3.6, 3.7"}},
 		"new":          {state(func(s *upstream.EndpointState) { s.Version = "3.70.0" }), Warning, []string{"version 3.70.0"}},
 		"dead":         {state(func(s *upstream.EndpointState) { s.Health, s.Reason = upstream.Dead, "refused" }), Problem, []string{"does not answer: refused"}},

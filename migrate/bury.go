@@ -86,10 +86,13 @@ func (b *burials) bury(ctx context.Context) {
 	var left []*dek.Burial
 	for _, burial := range b.claimed {
 		r := b.use[burial.ID()]
-		if r.used() {
+		switch {
+		case r.used():
 			r.Fate = FateUsed
+		case ctx.Err() != nil:
+			r.Fate, r.Err = FateFailed, ctx.Err()
 		}
-		if r.Fate != FateDue || ctx.Err() != nil {
+		if r.Fate != FateDue {
 			left = append(left, burial)
 			continue
 		}

@@ -125,7 +125,7 @@ func (c *Collection) With(fate Fate) []*Collected {
 
 // Plan looks which records nothing needs, and changes nothing.
 func (c *Collector) Plan(ctx context.Context) (*Collection, error) {
-	listing, err := dek.List(ctx, c.config.Store, c.config.Keyring)
+	listing, err := c.list(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("collecting: %w", err)
 	}
@@ -148,6 +148,12 @@ func (c *Collector) Plan(ctx context.Context) (*Collection, error) {
 		return nil, fmt.Errorf("collecting: %w", err)
 	}
 	return out, nil
+}
+
+func (c *Collector) list(ctx context.Context) (*dek.Listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.engine.Timeout)
+	defer cancel()
+	return dek.List(ctx, c.config.Store, c.config.Keyring)
 }
 
 // uses are records for whose values somebody looks.
@@ -189,6 +195,9 @@ var everything = spanOf("")
 func (c *Collector) look(ctx context.Context, use uses, out *Collection) error {
 	if len(use) == 0 {
 		return nil
+	}
+	if err := c.engine.tellsAll(ctx); err != nil {
+		return err
 	}
 	w := &walker{engine: c.engine, look: use.note}
 	revision, err := w.live(ctx, everything, 0)

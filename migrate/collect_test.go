@@ -310,6 +310,69 @@ func TestCollectRaces(t *testing.T) {
 	}
 }
 
+// TestCollectInterrupted is interrupted in the middle of a removal: that one is carried
+// out and watched, and the other record is left, which is no success.
+func TestCollectInterrupted(t *testing.T) {
+	l := newLab(t)
+	p := l.process()
+	keys := map[envelope.ID]*envelope.Key{}
+	for _, key := range []*envelope.Key{l.dek(p), l.dek(l.process())} {
+		keys[key.ID()] = key
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	g := &grave{Burier: p.store.(dek.Burier)}
+	g.before = func() error { cancel(); return nil }
+	c := l.collector(p, func(c *migrate.CollectorConfig) { c.Store = g })
+	plan, err := c.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A value under the DEK whose record goes first.
+	g.after = func() error {
+		first := plan.Records[0].ID
+		l.put(prefix+"a", sealed(keys[first], prefix+"a"))
+		return nil
+	}
+	if err := c.Collect(ctx, plan); err != nil {
+		t.Fatal(err)
+	}
+	first, second := plan.Records[0], plan.Records[1]
+	if first.Fate != migrate.FatePutBack || plan.Unchecked != nil {
+		t.Errorf("the one that was being removed: %s (%v), unchecked: %v", first.Fate, first.Err, plan.Unchecked)
+	}
+	if second.Fate != migrate.FateFailed || !errors.Is(second.Err, context.Canceled) {
+		t.Errorf("the one that was left: %s (%v)", second.Fate, second.Err)
+	}
+	if got := l.verify(l.engine(l.process(), true), true); len(got) != 0 {
+		t.Errorf("afterwards: %v", got)
+	}
+}
+
+// silent is a store that does not answer.
+type silent struct{ dek.Burier }
+
+func (silent) List(ctx context.Context) (dek.Change, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		return dek.Change{}, errors.New("nothing bounds this call")
+	}
+	<-ctx.Done()
+	return dek.Change{}, ctx.Err()
+}
+
+// TestCollectSilence does not wait for ever for a store that does not answer.
+func TestCollectSilence(t *testing.T) {
+	l := newLab(t)
+	p := l.process()
+	c := l.collector(p, func(c *migrate.CollectorConfig) {
+		c.Store, c.Timeout = silent{p.store.(dek.Burier)}, time.Millisecond
+	})
+	_, err := c.Plan(t.Context())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
 // TestCollectUnwritten removes nothing that cannot be written down.
 func TestCollectUnwritten(t *testing.T) {
 	l := newLab(t)

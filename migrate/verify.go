@@ -69,6 +69,9 @@ func (e *Engine) Verify(ctx context.Context, prefix string, history bool, found 
 	if !history {
 		return v.result, nil
 	}
+	if err := e.tellsAll(ctx); err != nil {
+		return v.result, fmt.Errorf("verify: reading history: %w", err)
+	}
 	for _, s := range spans {
 		compacted, to, err := w.history(ctx, s, 1)
 		v.result.Compacted, v.result.Revision = compacted, max(to, v.result.Revision)

@@ -63,11 +63,16 @@ func (w *walker) history(ctx context.Context, s span, from int64) (compacted, to
 	if !ok {
 		return 0, 0, errNoWatcher
 	}
-	latest, err := w.engine.KV.Get(ctx, s.key, clientv3.WithCountOnly())
+	err = (&run{engine: w.engine}).insist(ctx, func(ctx context.Context) error {
+		latest, err := w.engine.KV.Get(ctx, s.key, clientv3.WithCountOnly())
+		if err == nil {
+			to = latest.Header.Revision
+		}
+		return err
+	})
 	if err != nil {
 		return 0, 0, err
 	}
-	to = latest.Header.Revision
 	if to < from-1 {
 		return 0, to, fmt.Errorf("%w: it is at revision %d, and was at %d", errFell, to, from-1)
 	}

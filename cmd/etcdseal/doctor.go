@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/etcdseal/etcdseal/config"
 	"github.com/etcdseal/etcdseal/doctor"
@@ -157,7 +158,7 @@ func title(area doctor.Area) string {
 // oneLine puts a text that may have come from elsewhere on one line of a table.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -202,51 +201,54 @@ func (in *inspected) export(value []byte) {
 
 // printInspected prints it and returns the exit status.
 func printInspected(s streams, in inspected, output string) int {
+	status := exitDone
+	if in.Error != "" {
+		status = exitFound
+	}
 	if output == "json" {
-		encoder := json.NewEncoder(s.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(in); err != nil {
-			return fail(s, err)
+		return finish(s, status, printJSON(s.out, in))
+	}
+	_, err := io.WriteString(s.out, in.text())
+	return finish(s, status, err)
+}
+
+// text returns it as lines for people.
+func (in inspected) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d bytes\n", in.Kind, in.Bytes)
+	if in.DEK != "" {
+		fmt.Fprintf(&b, "  DEK        %s\n", in.DEK)
+	}
+	if in.Kind == "envelope" && in.Error == "" {
+		fmt.Fprintf(&b, "  plaintext  %d bytes\n", in.Plaintext)
+	}
+	if in.Keyring != "" {
+		fmt.Fprintf(&b, "  keyring    %s\n", shown(in.Keyring))
+	}
+	for _, at := range []struct {
+		name string
+		time *time.Time
+	}{{"created", in.Created}, {"sealUntil", in.SealUntil}, {"buried", in.Buried}, {"exported", in.Exported}} {
+		if at.time != nil {
+			fmt.Fprintf(&b, "  %-9s  %s\n", at.name, at.time.Format(time.RFC3339))
 		}
-	} else {
-		fmt.Fprintf(s.out, "%s, %d bytes\n", in.Kind, in.Bytes)
-		if in.DEK != "" {
-			fmt.Fprintf(s.out, "  DEK        %s\n", in.DEK)
-		}
-		if in.Kind == "envelope" && in.Error == "" {
-			fmt.Fprintf(s.out, "  plaintext  %d bytes\n", in.Plaintext)
-		}
-		if in.Keyring != "" {
-			fmt.Fprintf(s.out, "  keyring    %s\n", in.Keyring)
-		}
-		for _, at := range []struct {
-			name string
-			time *time.Time
-		}{{"created", in.Created}, {"sealUntil", in.SealUntil}, {"buried", in.Buried}, {"exported", in.Exported}} {
-			if at.time != nil {
-				fmt.Fprintf(s.out, "  %-9s  %s\n", at.name, at.time.Format(time.RFC3339))
-			}
-		}
-		for _, w := range in.Wrappings {
-			fmt.Fprintf(s.out, "  wrapping   KEK %q version %q, %s\n", w.KEK, w.Version, w.Algorithm)
-		}
-		for _, w := range in.Dropped {
-			fmt.Fprintf(s.out, "  dropped    KEK %q version %q, %s\n", w.KEK, w.Version, w.At.Format(time.RFC3339))
-		}
-		if in.Detail != "" {
-			fmt.Fprintf(s.out, "  detail     %q\n", in.Detail)
-		}
-		for _, r := range in.Records {
-			fmt.Fprintf(s.out, "  record     %s, %d bytes%s\n", r.ID, r.Bytes, wrong(r.Error))
-		}
-		if in.Error != "" {
-			fmt.Fprintf(s.out, "  wrong      %s\n", in.Error)
-		}
+	}
+	for _, w := range in.Wrappings {
+		fmt.Fprintf(&b, "  wrapping   KEK %q version %q, %s\n", w.KEK, w.Version, shown(w.Algorithm))
+	}
+	for _, w := range in.Dropped {
+		fmt.Fprintf(&b, "  dropped    KEK %q version %q, %s\n", w.KEK, w.Version, w.At.Format(time.RFC3339))
+	}
+	if in.Detail != "" {
+		fmt.Fprintf(&b, "  detail     %q\n", in.Detail)
+	}
+	for _, r := range in.Records {
+		fmt.Fprintf(&b, "  record     %s, %d bytes%s\n", r.ID, r.Bytes, wrong(r.Error))
 	}
 	if in.Error != "" {
-		return exitFound
+		fmt.Fprintf(&b, "  wrong      %s\n", in.Error)
 	}
-	return exitDone
+	return b.String()
 }
 
 func wrong(text string) string {

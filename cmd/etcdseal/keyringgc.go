@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -12,35 +14,57 @@ import (
 	"github.com/etcdseal/etcdseal/migrate"
 )
 
+// gcFlags are the flags of `etcdseal keyring gc`.
+type gcFlags struct {
+	toolFlags
+	yes, dry, noExport *bool
+	margin             *time.Duration
+	export             *string
+}
+
+func newGCFlags() gcFlags {
+	f := newToolFlags("keyring gc")
+	return gcFlags{
+		toolFlags: f,
+		yes:       f.set.Bool("yes", false, "do not ask"),
+		dry:       f.set.Bool("dry-run", false, "show what would be removed, and do nothing"),
+		margin:    f.set.Duration("margin", migrate.DefaultMargin, "keep a record for this `DURATION` after its DEK has ended"),
+		export:    f.set.String("export", "", "first write what is removed to `FILE`, which must not exist yet, so that it can be undone"),
+		noExport:  f.set.Bool("no-export", false, "remove without a copy"),
+	}
+}
+
+// check reports flags that do not go together.
+func (f gcFlags) check() error {
+	switch {
+	case *f.margin <= 0:
+		return errors.New("keyring gc: --margin is not positive: clocks differ")
+	case *f.export == "-":
+		return errors.New("keyring gc: --export takes the name of a file: what is removed is to be on a disk before it is removed")
+	case !*f.dry && (*f.export == "") != *f.noExport:
+		return errors.New("keyring gc: either --export FILE, from which `keyring import --undo-gc` puts a record back, or --no-export is needed")
+	}
+	return nil
+}
+
 // collectKeyring carries out `etcdseal keyring gc`. It asks no KEK.
 func collectKeyring(ctx context.Context, args []string, s streams) int {
-	flags := newToolFlags("keyring gc")
-	yes := flags.set.Bool("yes", false, "do not ask")
-	dry := flags.set.Bool("dry-run", false, "show what would be removed, and do nothing")
-	margin := flags.set.Duration("margin", migrate.DefaultMargin, "keep a record for this `DURATION` after its DEK has ended")
-	export := flags.set.String("export", "", "first write what is removed to `FILE`, which must not exist yet, so that it can be undone")
-	noExport := flags.set.Bool("no-export", false, "remove without a copy")
+	// Who reads the output may go away in the middle; what was removed and is needed
+	// is put back all the same.
+	signal.Ignore(syscall.SIGPIPE)
+	flags := newGCFlags()
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	switch {
-	case *margin <= 0:
-		return fail(s, errors.New("keyring gc: --margin is not positive: clocks differ"))
-	case !*dry && (*export == "") != *noExport:
-		return fail(s, errors.New("keyring gc: either --export FILE, from which `keyring import --undo-gc` puts a record back, or --no-export is needed"))
+	if err := flags.check(); err != nil {
+		return fail(s, err)
 	}
 	t, err := openKeyless(ctx, *flags.config, s.err, toolLogger(s.err))
 	if err != nil {
 		return fail(s, err)
 	}
 	defer t.close()
-	show := func(c *migrate.Collection, dry bool) error {
-		if *flags.output == outputJSON {
-			return printJSON(s.out, newCollectionOutput(c, dry))
-		}
-		return printCollection(s.out, c, dry)
-	}
-	collector, err := t.collector(*margin)
+	collector, err := t.collector(*flags.margin)
 	if err != nil {
 		return fail(s, err)
 	}
@@ -48,27 +72,37 @@ func collectKeyring(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return fail(s, err)
 	}
-	due := plan.With(migrate.FateDue)
-	if *dry || len(due) == 0 {
-		return finish(s, collectionStatus(plan), show(plan, *dry))
-	}
-	if !*yes {
-		if err := printCollection(s.err, plan, true); err != nil {
+	if !*flags.dry && len(plan.With(migrate.FateDue)) > 0 {
+		if err := t.collect(ctx, collector, plan, flags, s); err != nil {
 			return fail(s, err)
+		}
+	}
+	if *flags.output == outputJSON {
+		err = printJSON(s.out, newCollectionOutput(plan, *flags.dry))
+	} else {
+		err = printCollection(s.out, plan, *flags.dry)
+	}
+	return finish(s, collectionStatus(plan), err)
+}
+
+// collect asks, writes the export, and removes what is due. The error says that nothing
+// was removed.
+func (t *etcdTool) collect(ctx context.Context, collector *migrate.Collector, plan *migrate.Collection, flags gcFlags, s streams) error {
+	due := plan.With(migrate.FateDue)
+	if !*flags.yes {
+		if err := printCollection(s.err, plan, true); err != nil {
+			return err
 		}
 		if !confirm(s, fmt.Sprintf("Remove %s for good?", records(len(due)))) {
-			return fail(s, errDeclined)
+			return errDeclined
 		}
 	}
-	if *export != "" {
-		if err := writeExport(*export, t.exportOf(due, plan.Revision)); err != nil {
-			return fail(s, err)
+	if *flags.export != "" {
+		if err := writeExport(*flags.export, t.exportOf(due, plan.Revision)); err != nil {
+			return err
 		}
 	}
-	if err := collector.Collect(ctx, plan); err != nil {
-		return fail(s, err)
-	}
-	return finish(s, collectionStatus(plan), show(plan, false))
+	return collector.Collect(ctx, plan)
 }
 
 // collector returns what removes records, if the store is one that lets it.
@@ -104,12 +138,15 @@ func fateText(r *migrate.Collected) string {
 	case migrate.FateSeals:
 		return "kept: its DEK seals until " + r.Record.SealUntil.Format(time.RFC3339) + ", and the margin is not over"
 	case migrate.FateUsed:
-		return fmt.Sprintf("kept: %d values and %d in history, one is %s", r.Live, r.Past, r.Key)
+		return fmt.Sprintf("kept: %d values and %d in history, one is %s", r.Live, r.Past, shown(string(r.Key)))
 	case migrate.FateStrange:
 		return "kept: " + text(r.Err)
 	case migrate.FateDue:
 		return "nothing needs it"
 	case migrate.FatePutBack:
+		if r.Key == nil {
+			return "put back: etcd was put back to an older state meanwhile, so that what needs it is not known"
+		}
 		return fmt.Sprintf("put back: a value was written meanwhile, one is %s", r.Key)
 	case migrate.FateFailed:
 		return "not removed: " + text(r.Err)

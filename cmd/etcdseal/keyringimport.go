@@ -13,28 +13,44 @@ import (
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
 
-// importKeyring carries out `etcdseal keyring import`.
-func importKeyring(ctx context.Context, args []string, s streams) int {
-	flags := newToolFlags("keyring import")
-	in := flags.set.String("in", "", "read the export from `FILE`; - is standard input, with --yes or --dry-run")
-	yes := flags.set.Bool("yes", false, "do not ask")
-	options := dek.ImportOptions{}
-	flags.set.BoolVar(&options.DryRun, "dry-run", false, "show what would be done, and do nothing")
-	flags.set.Func("undo-gc", "put back the record of the DEK with this `ID` though `keyring gc` removed it; may be repeated", func(text string) error {
+// importFlags are the flags of `etcdseal keyring import`.
+type importFlags struct {
+	toolFlags
+	in      *string
+	yes     *bool
+	options *dek.ImportOptions
+}
+
+func newImportFlags() importFlags {
+	f := newToolFlags("keyring import")
+	options := &dek.ImportOptions{}
+	f.set.BoolVar(&options.DryRun, "dry-run", false, "show what would be done, and do nothing")
+	f.set.Func("undo-gc", "put back the record of the DEK with this `ID` though `keyring gc` removed it; may be repeated", func(text string) error {
 		id, err := envelope.ParseID(text)
 		options.Undo = append(options.Undo, id)
 		return err
 	})
+	return importFlags{
+		toolFlags: f,
+		in:        f.set.String("in", "", "read the export from `FILE`; - is standard input, with --yes or --dry-run"),
+		yes:       f.set.Bool("yes", false, "do not ask"),
+		options:   options,
+	}
+}
+
+// importKeyring carries out `etcdseal keyring import`.
+func importKeyring(ctx context.Context, args []string, s streams) int {
+	flags := newImportFlags()
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	if !required(flags.set, "in", *in, s) {
+	if !required(flags.set, "in", *flags.in, s) {
 		return exitUnable
 	}
-	if *in == "-" && !*yes && !options.DryRun {
+	if *flags.in == "-" && !*flags.yes && !flags.options.DryRun {
 		return fail(s, errors.New("keyring import: --in - leaves nobody to answer: say --yes or --dry-run"))
 	}
-	export, err := readExport(*in, s)
+	export, err := readExport(*flags.in, s)
 	if err != nil {
 		return fail(s, err)
 	}
@@ -43,39 +59,48 @@ func importKeyring(ctx context.Context, args []string, s streams) int {
 		return fail(s, err)
 	}
 	defer d.close()
-	show := func(done []dek.Imported, dry bool, to io.Writer) error {
-		if *flags.output == outputJSON {
-			return printJSON(s.out, newImportOutput(done, dry))
-		}
-		return printImport(to, done, dry)
-	}
-	look := options
+	look := *flags.options
 	look.DryRun = true
-	planned, err := d.keyring.Import(ctx, export, look)
+	done, err := d.keyring.Import(ctx, export, look)
 	if err != nil {
 		return fail(s, err)
 	}
-	writes := importWrites(planned)
-	if options.DryRun || writes == 0 {
-		return finish(s, importStatus(planned), show(planned, options.DryRun, s.out))
+	if !flags.options.DryRun && importWrites(done) > 0 {
+		if !*flags.yes {
+			if err := askImport(done, s); err != nil {
+				return fail(s, err)
+			}
+		}
+		done, err = d.keyring.Import(ctx, export, *flags.options)
 	}
-	if !*yes {
-		if err := printImport(s.err, planned, true); err != nil {
+	return endImport(done, err, flags, s)
+}
+
+// askImport shows what an import would do, and asks.
+func askImport(planned []dek.Imported, s streams) error {
+	if err := printImport(s.err, planned, true); err != nil {
+		return err
+	}
+	if !confirm(s, fmt.Sprintf("Put in %s?", records(importWrites(planned)))) {
+		return errDeclined
+	}
+	return nil
+}
+
+// endImport says what was done, or would be, and returns the exit status.
+func endImport(done []dek.Imported, err error, flags importFlags, s streams) int {
+	status := importStatus(done)
+	if err != nil {
+		if done == nil {
 			return fail(s, err)
 		}
-		if !confirm(s, fmt.Sprintf("Put in %s?", records(writes))) {
-			return fail(s, errDeclined)
-		}
-	}
-	done, err := d.keyring.Import(ctx, export, options)
-	if err != nil && done == nil {
-		return fail(s, err)
-	}
-	if err != nil {
 		fmt.Fprintf(s.err, "etcdseal: %v: what was done stays, run it again to go on\n", err)
-		return finish(s, exitUnable, show(done, false, s.out))
+		status = exitUnable
 	}
-	return finish(s, importStatus(done), show(done, false, s.out))
+	if *flags.output == outputJSON {
+		return finish(s, status, printJSON(s.out, newImportOutput(done, flags.options.DryRun)))
+	}
+	return finish(s, status, printImport(s.out, done, flags.options.DryRun))
 }
 
 // readExport reads an export from a file or standard input.

@@ -88,7 +88,7 @@ func versionsOf(r *dek.Record) []dek.KEKVersion {
 func wrappedBy(versions []dek.KEKVersion) string {
 	var list []string
 	for _, v := range versions {
-		list = append(list, v.KEK+" "+v.Version)
+		list = append(list, shown(v.KEK)+" "+shown(v.Version))
 	}
 	return strings.Join(list, ", ")
 }

@@ -190,7 +190,7 @@ func printResult(s streams, o outcome, output string) int {
 		printPurged(s.out, o.purged)
 	}
 	for _, p := range r.Problems {
-		fmt.Fprintf(s.err, "etcdseal: %s: %v\n", p.Key, p.Err)
+		fmt.Fprintf(s.err, "etcdseal: %s: %v\n", shown(string(p.Key)), p.Err)
 	}
 	if r.Omitted > 0 {
 		fmt.Fprintf(s.err, "etcdseal: %d further values were left as they are\n", r.Omitted)

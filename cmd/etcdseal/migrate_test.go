@@ -13,10 +13,12 @@ import (
 
 // direct writes a value to etcd itself. It may have Go's escapes.
 func (l *lab) direct(ts *testscript.TestScript, args []string) {
+	key, err := strconv.Unquote(`"` + args[0] + `"`)
+	ts.Check(err)
 	value, err := strconv.Unquote(`"` + args[1] + `"`)
 	ts.Check(err)
 	l.call(ts, l.etcd, func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Put(ctx, args[0], value)
+		_, err := client.Put(ctx, key, value)
 		return err
 	})
 }

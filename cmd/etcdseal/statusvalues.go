@@ -104,7 +104,7 @@ func (v survey) printRules(to io.Writer) error {
 	fmt.Fprintln(table)
 	for _, r := range v.found.Rules {
 		seals := map[bool]string{true: "yes", false: "no"}[r.Seals]
-		fmt.Fprintf(table, "%s\t%s\t%d", r.Prefix, seals, r.Keys)
+		fmt.Fprintf(table, "%s\t%s\t%d", shown(r.Prefix), seals, r.Keys)
 		if v.scanned() {
 			fmt.Fprintf(table, "\t%d\t%d\t%d\t%d", r.Sealed, r.Plaintext, r.Empty, r.Undecryptable)
 		}
@@ -114,7 +114,7 @@ func (v survey) printRules(to io.Writer) error {
 		return err
 	}
 	for _, p := range v.found.Undecryptable {
-		fmt.Fprintf(to, "Undecryptable: %s: %v\n", p.Key, p.Err)
+		fmt.Fprintf(to, "Undecryptable: %s: %v\n", shown(string(p.Key)), p.Err)
 	}
 	if more := v.found.Failed() - int64(len(v.found.Undecryptable)); more > 0 {
 		fmt.Fprintf(to, "Undecryptable: %d more\n", more)

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -151,9 +151,9 @@ func (v *verification) found(f migrate.Finding) {
 	}
 	switch {
 	case v.text && f.Place == migrate.Disk:
-		fmt.Fprintf(v.s.out, "%s: offset %d: %s: %v (%s)\n", f.File, f.Offset, f.Key, f.Err, f.Kind)
+		fmt.Fprintf(v.s.out, "%s: offset %d: %s: %v (%s)\n", shown(f.File), f.Offset, shown(string(f.Key)), f.Err, f.Kind)
 	case v.text:
-		fmt.Fprintf(v.s.out, "%s: revision %d: %s: %v\n", f.Place, f.Revision, f.Key, f.Err)
+		fmt.Fprintf(v.s.out, "%s: revision %d: %s: %v\n", f.Place, f.Revision, shown(string(f.Key)), f.Err)
 	case len(v.report.Findings) < maxFindings:
 		v.report.Findings = append(v.report.Findings, findingJSON{string(f.Place), string(f.Key), f.Revision, f.File, f.Offset, f.Kind, f.Err.Error()})
 	}
@@ -165,27 +165,30 @@ func (v *verification) end(err error) int {
 	if err != nil {
 		v.report.Error = err.Error()
 	}
-	if v.text {
-		if err == nil {
-			fmt.Fprintf(v.s.out, "verify: %d looked at, %d sealed, %d findings\n", v.report.Checked, v.report.Sealed, v.report.Total)
-		}
-		for _, step := range v.report.Steps {
-			fmt.Fprintf(v.s.out, "  to do: %s\n", step)
-		}
-	} else {
-		encoder := json.NewEncoder(v.s.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(v.report); err != nil {
-			return fail(v.s, err)
-		}
-	}
+	printing := v.print(err == nil)
 	switch {
 	case err != nil:
 		return fail(v.s, fmt.Errorf("could not look at everything: %w", err))
 	case v.report.Total > 0:
-		return exitFound
+		return finish(v.s, exitFound, printing)
 	}
-	return exitDone
+	return finish(v.s, exitDone, printing)
+}
+
+// print prints what is said at the end, with the counts if everything was looked at.
+func (v *verification) print(whole bool) error {
+	if !v.text {
+		return printJSON(v.s.out, v.report)
+	}
+	var b strings.Builder
+	if whole {
+		fmt.Fprintf(&b, "verify: %d looked at, %d sealed, %d findings\n", v.report.Checked, v.report.Sealed, v.report.Total)
+	}
+	for _, step := range v.report.Steps {
+		fmt.Fprintf(&b, "  to do: %s\n", step)
+	}
+	_, err := io.WriteString(v.s.out, b.String())
+	return err
 }
 
 // steps says what is left to do.

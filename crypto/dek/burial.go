@@ -89,7 +89,9 @@ func (b *Burial) Release(ctx context.Context) error {
 const buryTries = 5
 
 // Bury removes the record and leaves a tombstone, after this was written down. A store
-// that does not answer is asked again; what is there then says whether it was done.
+// that does not answer is asked again; what is there then says whether it was done. When
+// ctx ends it is not asked again, but what was asked is waited for: who does not know that
+// the record is gone does not look whether it has to be put back.
 func (b *Burial) Bury(ctx context.Context) error {
 	now := b.now().UTC().Truncate(time.Second)
 	tombstone, err := (&Tombstone{ID: b.record.ID, Keyring: b.record.Keyring, Buried: now}).Marshal()
@@ -100,7 +102,7 @@ func (b *Burial) Bury(ctx context.Context) error {
 		return &Error{ID: b.record.ID, Op: "burying", Err: err}
 	}
 	for try := range buryTries {
-		err = b.bury(ctx, tombstone)
+		err = b.bury(context.WithoutCancel(ctx), tombstone)
 		if err == nil || try > 0 && errors.Is(err, ErrTombstoned) { // by the try before
 			return nil
 		}
