@@ -140,7 +140,7 @@ func (p *Pair) fail(err error) {
 func (p *Pair) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, t := range []*time.Timer{p.drainTimer, p.endTimer, p.lingerTimer, p.keepalive.timers[0], p.keepalive.timers[1], p.legs[0].patience, p.legs[1].patience} {
+	for _, t := range []*time.Timer{p.drainTimer, p.endTimer, p.lingerTimer, p.keepalive.timers[0], p.keepalive.timers[1]} {
 		if t != nil {
 			t.Stop()
 		}

@@ -48,8 +48,8 @@ func (p *Pair) flushBy(d Direction, reader bool) {
 	l := p.legs[d]
 	for {
 		p.writeLeg(d, reader)
-		p.kick(1 - d)                             // this may have opened a window that l's peer is to be told of
-		if l.writing || !l.urgent() || p.closed { // once closed nobody takes what a reader leaves
+		p.kick(1 - d)                                  // this may have opened a window that l's peer is to be told of
+		if l.writing || l.pending() == 0 || p.closed { // once closed nobody takes what a reader leaves
 			break
 		}
 	}
@@ -74,7 +74,7 @@ func (p *Pair) kick(d Direction) {
 		return
 	}
 	p.pump(1 - d)
-	if !l.urgent() {
+	if l.pending() == 0 {
 		return
 	}
 	l.writing = true
@@ -94,7 +94,7 @@ func (p *Pair) writeLeg(d Direction, reader bool) {
 	l := p.legs[d]
 	for n := 0; !l.writing && !l.broken; n++ {
 		p.pump(1 - d)
-		if !l.urgent() {
+		if l.pending() == 0 {
 			return
 		}
 		if n == writeTurns || reader && l.relayed == 0 {
@@ -102,7 +102,7 @@ func (p *Pair) writeLeg(d Direction, reader bool) {
 			return
 		}
 		out := l.out
-		l.out, l.relayed, l.patient, l.writing = nil, 0, 0, true
+		l.out, l.relayed, l.writing = nil, 0, true
 		l.taken.Broadcast()
 		p.mu.Unlock()
 		err := out.writeTo(l.conn)
@@ -132,7 +132,7 @@ func (p *Pair) writeFailed(d Direction, err error) {
 
 // stopWriting makes a leg forget what waits for it, now and later.
 func (l *leg) stopWriting() {
-	l.broken, l.relayed, l.patient = true, 0, 0
+	l.broken, l.relayed = true, 0
 	if l.out != nil {
 		l.out.release()
 		l.out = nil

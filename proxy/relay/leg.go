@@ -3,7 +3,6 @@ package relay
 import (
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -56,9 +55,7 @@ type leg struct {
 	out        *outgoing // frames that wait for the socket; nil when there are none
 	gathers    bool      // out may lend
 	relayed    int       // bytes copied into out that came from the other peer
-	patient    int       // bytes of out that can wait, all there is before anything else comes; see patient.go
-	patience   *time.Timer
-	writing    bool // a goroutine is writing, and will go on while out has something urgent
+	writing    bool      // a goroutine is writing, and will go on while out has something
 	enc        *encoder
 	sendWindow int64 // what the peer lets us send on the connection
 	initial    int64 // its SETTINGS_INITIAL_WINDOW_SIZE
@@ -128,9 +125,6 @@ func (l *leg) pending() int {
 	}
 	return l.out.size()
 }
-
-// urgent reports whether something waits for the socket that shall not wait longer.
-func (l *leg) urgent() bool { return l.pending() > l.patient }
 
 // full reports whether streams are to keep what they have.
 func (l *leg) full() bool { return l.out != nil && l.out.full() }

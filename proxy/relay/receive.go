@@ -288,7 +288,7 @@ func (p *Pair) onPing(d Direction, f frame) error {
 		}
 		return nil
 	}
-	p.acknowledge(d, [8]byte(f.payload))
+	p.legs[d].ping(http2.FlagPingAck, [8]byte(f.payload))
 	return nil
 }
 
