@@ -122,8 +122,12 @@ func (r *Report) Merge(other *Report) {
 			r.Machine.Versions = append(r.Machine.Versions, v)
 		}
 	}
-	r.Machine.Load = max(r.Machine.Load, other.Machine.Load)
-	r.Setup = append(r.Setup, other.Setup...)
+	r.Machine.Load, r.Machine.Others = max(r.Machine.Load, other.Machine.Load), max(r.Machine.Others, other.Machine.Others)
+	for _, s := range other.Setup {
+		if !slices.Contains(r.Setup, s) {
+			r.Setup = append(r.Setup, s)
+		}
+	}
 	for _, row := range other.Rows {
 		r.Add(row.Workload, row.Target, row.Metrics...)
 	}

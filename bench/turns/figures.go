@@ -96,7 +96,7 @@ func addThroughputFigures(rep *report.Report, w workload.Workload, b base) {
 }
 
 // addRate adds the distributions at a fixed rate, and what each target adds to direct etcd's.
-func addRate(rep *report.Report, w workload.Workload, all []*contestant, out []paced, rate float64) {
+func addRate(rep *report.Report, w workload.Workload, all []*contestant, out []paced) {
 	find := func(name string) (paced, bool) {
 		i := slices.IndexFunc(all, func(c *contestant) bool { return c.Name == name })
 		if i < 0 {
@@ -105,13 +105,13 @@ func addRate(rep *report.Report, w workload.Workload, all []*contestant, out []p
 		return out[i], true
 	}
 	for i, c := range all {
-		rep.AddLatency(out[i].all.Latency(w.Name, c.Name, rate))
+		rep.AddLatency(out[i].all.Latency(w.Name, c.Name, out[i].rate))
 		row := w.Name + " at half load"
 		rep.Add(row, c.Name, report.Sampled("p50", "us", out[i].p50), report.Sampled("p99", "us", out[i].p99))
 		if direct, ok := find(first(rig.Baselines(c.Name))); ok && direct.all != out[i].all {
 			rep.Add(row, c.Name, report.Sampled("added p50", "us", differences(out[i].p50, direct.p50)), report.Sampled("added p99", "us", differences(out[i].p99, direct.p99)))
 		}
-		rep.Add(row, c.Name, report.Single("began late, p99", "us", out[i].late.Micros(99)))
+		rep.Add(row, c.Name, report.Single("began late, p50", "us", out[i].late.Micros(50)), report.Sampled("client CPU/call", "us", out[i].client))
 	}
 	direct, hasDirect := find(rig.Direct)
 	floor, hasFloor := find(rig.TCPCopy)

@@ -61,6 +61,28 @@ func TestTLSIsComparedWithTLS(t *testing.T) {
 	}
 }
 
+// The slow target takes part with those of its transport alone; without direct etcd there is no rate.
+func TestRateFor(t *testing.T) {
+	at := func(perSecond float64) sample { return sample{perSecond: []float64{perSecond}} }
+	for _, c := range []struct {
+		name    string
+		targets []string
+		samples []sample
+		secured bool
+		want    float64
+		ok      bool
+	}{
+		{"a quarter of direct", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, false, 250, true},
+		{"half of the slowest", []string{rig.Direct, rig.Sealing, rig.GRPCProxy}, []sample{at(1000), at(700), at(400)}, false, 200, true},
+		{"with TLS", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, true, 50, true},
+		{"without TLS's direct", []string{rig.Direct, rig.SealingTLS}, []sample{at(1000), at(100)}, true, 0, false},
+	} {
+		if got, ok := rateFor(contestants(c.targets...), c.samples, c.secured); got != c.want || ok != c.ok {
+			t.Errorf("%s: %v, %t, want %v, %t", c.name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
 func TestRateFigures(t *testing.T) {
 	rep := &report.Report{}
 	all := contestants(rig.Direct, rig.TCPCopy, rig.Sealing)
@@ -68,7 +90,7 @@ func TestRateFigures(t *testing.T) {
 	for i := range out {
 		out[i].all, out[i].late = load.NewHistogram(), load.NewHistogram()
 	}
-	addRate(rep, workload.Workload{Name: workload.Get}, all, out, 1000)
+	addRate(rep, workload.Workload{Name: workload.Get}, all, out)
 	want := []report.Figure{
 		{Name: "added p50 at half load, get", Value: 55, Unit: "us", Direction: report.AtMost, Limit: 60, Met: true},
 		{Name: "added p99 at half load, get (limit: twice the TCP copy's)", Value: 450, Unit: "us", Direction: report.AtMost, Limit: 400},
