@@ -14,12 +14,12 @@ import (
 
 // The shares of what targets answer when saturated at which latencies are measured.
 //
-// A call that comes alone takes three to five times the processor time of one among many, which share wake-ups and system calls. So at a quarter of
-// its saturated rate direct etcd already has its client and itself keep more than half of two processors busy, and at half of it there is a queue for
-// the processors and nothing else to be seen. And a target that cannot keep up shows its queue alone.
+// A call that comes alone takes three to five times the processor time of one among many, which share wake-ups and system calls. So at an eighth of its
+// saturated rate direct etcd and its client already keep about half of two processors busy; at half of that rate there is a queue for the processors
+// and nothing else to be seen. And a target that cannot keep up shows its queue alone.
 const (
-	shareOfDirect  = 0.25
-	shareOfSlowest = 0.5
+	shareOfDirect  = 0.125
+	shareOfSlowest = 0.25
 )
 
 // paced is one target's latencies.

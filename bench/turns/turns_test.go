@@ -72,9 +72,9 @@ func TestRateFor(t *testing.T) {
 		want    float64
 		ok      bool
 	}{
-		{"a quarter of direct", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, false, 250, true},
-		{"half of the slowest", []string{rig.Direct, rig.Sealing, rig.GRPCProxy}, []sample{at(1000), at(700), at(400)}, false, 200, true},
-		{"with TLS", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, true, 50, true},
+		{"an eighth of direct", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, false, 125, true},
+		{"a quarter of the slowest", []string{rig.Direct, rig.Sealing, rig.GRPCProxy}, []sample{at(1000), at(700), at(400)}, false, 100, true},
+		{"with TLS", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, true, 25, true},
 		{"without TLS's direct", []string{rig.Direct, rig.SealingTLS}, []sample{at(1000), at(100)}, true, 0, false},
 	} {
 		if got, ok := rateFor(contestants(c.targets...), c.samples, c.secured); got != c.want || ok != c.ok {
