@@ -98,8 +98,13 @@ func TestRateFigures(t *testing.T) {
 	if diff := cmp.Diff(want, rep.Figures); diff != "" {
 		t.Errorf("figures (-want +got):\n%s", diff)
 	}
-	if len(rep.Latencies) != 3 {
-		t.Errorf("%d distributions, want 3", len(rep.Latencies))
+	out[1].p99 = []float64{400, 500}
+	rep.Figures = nil
+	if addRate(rep, workload.Workload{Name: workload.Get}, all, out); len(rep.Figures) != 1 {
+		t.Errorf("figures are %v, want none of the tail where a copy is faster than nothing", rep.Figures)
+	}
+	if len(rep.Latencies) != 6 {
+		t.Errorf("%d distributions, want 6", len(rep.Latencies))
 	}
 	if _, ok := rep.Metric("get at half load", rig.Direct, "added p50"); ok {
 		t.Error("direct etcd adds something to itself")
