@@ -46,6 +46,16 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 	if err != nil {
 		return nil, err
 	}
+	others, err := report.WatchOthers()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { // after everything that was started has ended
+		if rep != nil {
+			cores, othersErr := others.Cores(machine.Cores)
+			rep.Machine.Others, err = cores, errors.Join(err, othersErr)
+		}
+	}()
 	r, err := rig.New(ctx, rig.Config{Binaries: bin, Dir: o.dir, Seal: o.needsSeal(), Profiles: profiles.dir, Stderr: stderr})
 	if r != nil {
 		defer func() { err = errors.Join(err, r.Close()) }()

@@ -155,8 +155,10 @@ What is compared, each between the same client and the same etcd:
 How it is measured:
 
 - *Saturated*: a fixed number of calls in flight, each replaced when it is answered. Client, proxy and etcd share the machine's processors.
-- *At half load*: calls begin at fixed moments, at half the rate that direct etcd reaches when saturated, whatever became of earlier ones. A latency counts from the moment at
-  which the call was to begin, so that a stall is not hidden by calls that were not made meanwhile (no coordinated omission). How late the client itself was is in the tables.
+- *At half load*: calls begin at fixed moments, whatever became of earlier ones. A latency counts from the moment at which the call was to begin, so that a stall is not hidden by
+  calls that were not made meanwhile (no coordinated omission). How late the client itself was is in the tables. The rate is an eighth of what direct etcd reaches when
+  saturated, or a quarter of what the slowest target does, whichever is less: a call that comes alone takes three to five times the processor time of one among many, so that this
+  is what keeps some half of two processors busy.
 - *CPU/call* is the processor time of the process in between, by the kernel's clock of that process, divided by the calls; *etcd CPU/call* that of etcd.
 - *peak RSS* is the most memory resident at once in a turn, by the kernel's mark.
 - *On the wire*: the client counts what its sockets send and receive, a counting copy in front of etcd what goes by there. TCP's and IP's headers are not in it.

@@ -31,6 +31,15 @@ func (p *Process) CPU() (time.Duration, error) {
 	return d, nil
 }
 
+// OwnCPU is the processor time of the calling process.
+func OwnCPU() (time.Duration, error) {
+	d, err := cpuOf(os.Getpid())
+	if err != nil {
+		return 0, fmt.Errorf("reading own CPU clock: %w", err)
+	}
+	return d, nil
+}
+
 func cpuOf(pid int) (time.Duration, error) {
 	const cpuclockSched = 2 // include/linux/posix-timers_types.h: CPUCLOCK_SCHED
 	var ts unix.Timespec

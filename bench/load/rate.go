@@ -2,13 +2,9 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxOutstanding bounds the calls that have begun and are not answered. When a target falls so far behind, further calls begin late, and count from
@@ -21,8 +17,7 @@ type Pace struct {
 	PerSecond float64
 	// Duration is the time in which they begin. The run ends when the last is answered.
 	Duration time.Duration
-	// Wait returns at a time, or early with an error when ctx ends. Nil means a timer of the kernel's that is exact to some microseconds; Go's own
-	// timers are late by up to a millisecond on an idle processor, which would be more than what is measured.
+	// Wait returns at a time, or early with an error when ctx ends. Nil means an alarm.
 	Wait func(ctx context.Context, until time.Time) error
 }
 
@@ -42,10 +37,12 @@ func (p *Pool) RunAt(ctx context.Context, call Call, pace Pace) (Paced, error) {
 // At makes calls of any kind at a fixed rate; i counts them from 0. The first failing call ends the run.
 func At(ctx context.Context, pace Pace, call func(ctx context.Context, i int) error) (Paced, error) {
 	if pace.Wait == nil {
-		// The pacing thread sleeps in system calls, in which the runtime believes it busy for a while: it gets a processor of its own.
-		procs := runtime.GOMAXPROCS(0)
-		runtime.GOMAXPROCS(procs + 1)
-		defer runtime.GOMAXPROCS(procs)
+		a, err := newAlarm()
+		if err != nil {
+			return Paced{}, err
+		}
+		defer a.close()
+		pace.Wait = a.wait
 	}
 	return openLoop(ctx, pace, call)
 }
@@ -74,11 +71,11 @@ func openLoop(ctx context.Context, pace Pace, call func(ctx context.Context, i i
 		}
 		out.Latency.Record(time.Since(j.due))
 	}
-	wait, release := pace.waiter()
 	start, running := time.Now(), 0
 	for i := range total {
 		j := job{i: i, due: start.Add(time.Duration(float64(i) * float64(time.Second) / pace.PerSecond))}
-		if wait(ctx, j.due) != nil {
+		if err := pace.Wait(ctx, j.due); err != nil {
+			cancel(err)
 			break
 		}
 		if running < maxOutstanding {
@@ -100,39 +97,10 @@ func openLoop(ctx context.Context, pace Pace, call func(ctx context.Context, i i
 		case <-ctx.Done():
 		}
 	}
-	release()
 	close(jobs)
 	workers.Wait()
 	if err := context.Cause(ctx); err != nil {
 		return Paced{}, err
 	}
 	return out, nil
-}
-
-// waiter chooses how to wait; release must be called by the same goroutine when it has waited for the last time.
-func (p Pace) waiter() (wait func(context.Context, time.Time) error, release func()) {
-	if p.Wait != nil {
-		return p.Wait, func() {}
-	}
-	runtime.LockOSThread()
-	// The kernel may be late by the thread's timer slack, 50 us unless it is told otherwise. Where that is refused, the lateness is seen in Late.
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	return sleepUntil, func() {
-		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // back to the default
-		runtime.UnlockOSThread()
-	}
-}
-
-// sleepUntil blocks the thread. It notices the end of ctx afterwards: no wait is longer than a call's distance to the next.
-func sleepUntil(ctx context.Context, until time.Time) error {
-	for {
-		left := time.Until(until)
-		if left <= 0 || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		ts := unix.NsecToTimespec(left.Nanoseconds())
-		if err := unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("sleeping: %w", err)
-		}
-	}
 }

@@ -97,18 +97,26 @@ func TestOpenLoopEnds(t *testing.T) {
 	})
 }
 
-func TestSleepUntilIsNeverEarly(t *testing.T) {
-	wait, release := Pace{}.waiter()
-	defer release()
+func TestAlarmIsNeverEarly(t *testing.T) {
+	a, err := newAlarm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
 	for range 20 {
 		until := time.Now().Add(300 * time.Microsecond)
-		if err := wait(t.Context(), until); err != nil || time.Now().Before(until) {
+		if err := a.wait(t.Context(), until); err != nil || time.Now().Before(until) {
 			t.Fatalf("woke %v before its time (%v)", time.Until(until), err)
 		}
 	}
+	if err := a.wait(t.Context(), time.Now().Add(-time.Second)); err != nil {
+		t.Errorf("waiting for what is past gave %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
+	waits := make(chan error, 1)
+	go func() { waits <- a.wait(ctx, time.Now().Add(time.Hour)) }()
 	cancel()
-	if err := wait(ctx, time.Now().Add(time.Hour)); !errors.Is(err, context.Canceled) {
+	if err := <-waits; !errors.Is(err, context.Canceled) {
 		t.Errorf("waiting without a context gave %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 const (
 	width  = 8.6 * vg.Inch
 	height = 4.2 * vg.Inch
+	margin = 0.08 * vg.Inch // so that no letter of another font is cut off
 )
 
 // The colours of everything but the data, and what they become on a dark page. Pure black cannot be used: the SVG writer leaves it out as a default.
@@ -76,7 +77,10 @@ var families = regexp.MustCompile(`font-family:[^;]*;`)
 // svg renders a plot and makes its colours follow the reader's.
 func svg(p *plot.Plot) ([]byte, error) {
 	canvas := vgsvg.New(width, height)
-	p.Draw(draw.New(canvas))
+	whole := draw.New(canvas)
+	whole.SetColor(p.BackgroundColor)
+	whole.Fill(whole.Rectangle.Path())
+	p.Draw(draw.Crop(whole, margin, -margin, margin, -margin))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return nil, fmt.Errorf("drawing %q: %w", p.Title.Text, err)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Busy is the number of processors that may be busy before a run; with more, its figures are not to be relied on.
+// Busy is the number of processors that may be busy with other work before and during a run; with more, its figures are not to be relied on.
 const Busy = 0.5
 
 // lookTime is how long the machine is looked at before a run.
@@ -29,6 +29,7 @@ type Machine struct {
 	Kernel   string    `json:"kernel"`
 	Platform string    `json:"platform"` // as in linux/amd64
 	Load     float64   `json:"load"`     // processors that were busy with other work just before the run
+	Others   float64   `json:"others"`   // the same during the run, on average
 	Versions []Version `json:"versions"`
 }
 
@@ -147,12 +148,15 @@ func field(r io.Reader, name string) (string, error) {
 	return "", lines.Err()
 }
 
+// Disturbed says whether other work took so much that the figures are not to be relied on.
+func (m Machine) Disturbed() bool { return max(m.Load, m.Others) > Busy }
+
 // String is one line for people.
 func (m Machine) String() string {
 	var versions []string
 	for _, v := range m.Versions {
 		versions = append(versions, v.Name+" "+v.Version)
 	}
-	return fmt.Sprintf("%d cores of %s, %.0f GiB, Linux %s, %s; %s; %s; busy before: %.1f cores", m.Cores, m.CPU, float64(m.Memory)/(1<<30), m.Kernel, m.Platform,
-		strings.Join(versions, ", "), m.Date, m.Load)
+	return fmt.Sprintf("%d cores of %s, %.0f GiB, Linux %s, %s; %s; %s; other work took %.1f cores before and %.1f during the run", m.Cores, m.CPU, float64(m.Memory)/(1<<30), m.Kernel, m.Platform,
+		strings.Join(versions, ", "), m.Date, m.Load, m.Others)
 }

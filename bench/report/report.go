@@ -115,20 +115,29 @@ func (r *Report) Metric(workload, target, name string) (Metric, bool) {
 	return Metric{}, false
 }
 
-// Merge takes over what another run on the same machine found out. The machine stays the receiver's, with the versions of both.
+// Merge takes over what another run on the same machine found out. The machine stays the receiver's, with the versions of both and the work of others
+// that was worse.
 func (r *Report) Merge(other *Report) {
 	for _, v := range other.Machine.Versions {
 		if !slices.Contains(r.Machine.Versions, v) {
 			r.Machine.Versions = append(r.Machine.Versions, v)
 		}
 	}
-	r.Machine.Load = max(r.Machine.Load, other.Machine.Load)
-	r.Setup = append(r.Setup, other.Setup...)
+	r.Machine.Load, r.Machine.Others = max(r.Machine.Load, other.Machine.Load), max(r.Machine.Others, other.Machine.Others)
+	for _, s := range other.Setup {
+		if !slices.Contains(r.Setup, s) {
+			r.Setup = append(r.Setup, s)
+		}
+	}
 	for _, row := range other.Rows {
 		r.Add(row.Workload, row.Target, row.Metrics...)
 	}
 	r.Latencies = append(r.Latencies, other.Latencies...)
-	r.Figures = append(r.Figures, other.Figures...)
+	for _, f := range other.Figures {
+		if !slices.Contains(r.Figures, f) { // some are of every run
+			r.Figures = append(r.Figures, f)
+		}
+	}
 }
 
 // Met says whether every figure is within its limit.

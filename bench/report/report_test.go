@@ -92,7 +92,7 @@ func TestTables(t *testing.T) {
 	if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "MISSED") {
 		t.Errorf("table does not say MISSED (%v):\n%s", err, table.String())
 	}
-	if strings.Contains(table.String(), "other work") {
+	if strings.Contains(table.String(), "other work was") {
 		t.Errorf("table speaks of other work on an idle machine:\n%s", table.String())
 	}
 	r.Machine.Load = 3

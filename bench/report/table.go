@@ -15,8 +15,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, s := range r.Setup {
 		fmt.Fprintf(t, "%s: %s\n", s.Name, s.Value)
 	}
-	if r.Machine.Load > Busy {
-		fmt.Fprintln(t, "other work was going on before the run: the figures are not to be relied on")
+	if r.Machine.Disturbed() {
+		fmt.Fprintln(t, "other work was going on: the figures are not to be relied on")
 	}
 	for _, table := range r.tables() {
 		fmt.Fprintln(t)
@@ -48,8 +48,8 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	for _, s := range r.Setup {
 		fmt.Fprintf(&b, "- %s: %s\n", s.Name, s.Value)
 	}
-	if r.Machine.Load > Busy {
-		b.WriteString("\nOther work was going on before the run: the figures are not to be relied on.\n")
+	if r.Machine.Disturbed() {
+		b.WriteString("\nOther work was going on: the figures are not to be relied on.\n")
 	}
 	for _, table := range r.tables() {
 		b.WriteString("\n")

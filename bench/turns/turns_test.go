@@ -61,6 +61,28 @@ func TestTLSIsComparedWithTLS(t *testing.T) {
 	}
 }
 
+// The slow target takes part with those of its transport alone; without direct etcd there is no rate.
+func TestRateFor(t *testing.T) {
+	at := func(perSecond float64) sample { return sample{perSecond: []float64{perSecond}} }
+	for _, c := range []struct {
+		name    string
+		targets []string
+		samples []sample
+		secured bool
+		want    float64
+		ok      bool
+	}{
+		{"an eighth of direct", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, false, 125, true},
+		{"a quarter of the slowest", []string{rig.Direct, rig.Sealing, rig.GRPCProxy}, []sample{at(1000), at(700), at(400)}, false, 100, true},
+		{"with TLS", []string{rig.Direct, rig.Sealing, rig.DirectTLS, rig.SealingTLS}, []sample{at(1000), at(700), at(500), at(100)}, true, 25, true},
+		{"without TLS's direct", []string{rig.Direct, rig.SealingTLS}, []sample{at(1000), at(100)}, true, 0, false},
+	} {
+		if got, ok := rateFor(contestants(c.targets...), c.samples, c.secured); got != c.want || ok != c.ok {
+			t.Errorf("%s: %v, %t, want %v, %t", c.name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
 func TestRateFigures(t *testing.T) {
 	rep := &report.Report{}
 	all := contestants(rig.Direct, rig.TCPCopy, rig.Sealing)
@@ -68,7 +90,7 @@ func TestRateFigures(t *testing.T) {
 	for i := range out {
 		out[i].all, out[i].late = load.NewHistogram(), load.NewHistogram()
 	}
-	addRate(rep, workload.Workload{Name: workload.Get}, all, out, 1000)
+	addRate(rep, workload.Workload{Name: workload.Get}, all, out)
 	want := []report.Figure{
 		{Name: "added p50 at half load, get", Value: 55, Unit: "us", Direction: report.AtMost, Limit: 60, Met: true},
 		{Name: "added p99 at half load, get (limit: twice the TCP copy's)", Value: 450, Unit: "us", Direction: report.AtMost, Limit: 400},
@@ -76,8 +98,13 @@ func TestRateFigures(t *testing.T) {
 	if diff := cmp.Diff(want, rep.Figures); diff != "" {
 		t.Errorf("figures (-want +got):\n%s", diff)
 	}
-	if len(rep.Latencies) != 3 {
-		t.Errorf("%d distributions, want 3", len(rep.Latencies))
+	out[1].p99 = []float64{400, 500}
+	rep.Figures = nil
+	if addRate(rep, workload.Workload{Name: workload.Get}, all, out); len(rep.Figures) != 1 {
+		t.Errorf("figures are %v, want none of the tail where a copy is faster than nothing", rep.Figures)
+	}
+	if len(rep.Latencies) != 6 {
+		t.Errorf("%d distributions, want 6", len(rep.Latencies))
 	}
 	if _, ok := rep.Metric("get at half load", rig.Direct, "added p50"); ok {
 		t.Error("direct etcd adds something to itself")
