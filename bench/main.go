@@ -3,7 +3,7 @@
 // It builds and starts everything it needs on loopback addresses, in a directory that it removes, and takes no input. Targets take turns in short
 // rounds, in changing order, and ratios are taken within a round, so that a machine that gets slower or faster in between does not count.
 //
-//	go run ./bench                                    everything, some ten minutes
+//	go run ./bench                                    everything, some twelve minutes
 //	go run ./bench -quick                             what matters most, a minute
 //	go run ./bench -only get,put -rounds 20           two kinds of calls, more rounds
 //	go run ./bench -out DIR                           the report with plots, as files
