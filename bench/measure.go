@@ -54,6 +54,7 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 		if rep != nil {
 			cores, othersErr := others.Cores(machine.Cores)
 			rep.Machine.Others, err = cores, errors.Join(err, othersErr)
+			rep.Set("other work, "+strings.Join(o.parts, ", "), fmt.Sprintf("%.1f cores before, %.1f during it", machine.Load, cores))
 		}
 	}()
 	r, err := rig.New(ctx, rig.Config{Binaries: bin, Dir: o.dir, Seal: o.needsSeal(), Profiles: profiles.dir, Stderr: stderr})

@@ -37,23 +37,18 @@ func (b Bars) SVG() ([]byte, error) {
 	const shareOfGroup = 0.84 // the rest is space between groups
 	// The axis takes about a tenth of the width.
 	bar := width * 0.9 * shareOfGroup / vg.Length(len(b.Groups)*len(b.Series))
-	highest := b.Line
+	top := b.highest() * 1.5 // room for the legend
 	for i, s := range b.Series {
 		if len(s.Values) != len(b.Groups) {
 			return nil, fmt.Errorf("drawing %q: %d values of %s for %d groups", b.Title, len(s.Values), s.Name, len(b.Groups))
 		}
 		offset := bar * (vg.Length(i) - vg.Length(len(b.Series)-1)/2)
-		chart, labels, err := series(s, bar, offset)
+		chart, labels, err := series(s, bar, offset, func(v float64) float64 { return b.above(v, top) })
 		if err != nil {
 			return nil, fmt.Errorf("drawing %q: %w", b.Title, err)
 		}
 		p.Add(chart, labels)
 		p.Legend.Add(s.Name, chart)
-		for _, v := range s.Values {
-			if !math.IsNaN(v) {
-				highest = max(highest, v)
-			}
-		}
 	}
 	if b.Line != 0 {
 		line := plotter.NewFunction(func(float64) float64 { return b.Line })
@@ -66,13 +61,35 @@ func (b Bars) SVG() ([]byte, error) {
 	}
 	p.NominalX(names...)
 	p.X.Tick.Label.Font.Size = vg.Points(9)
-	p.Y.Min, p.Y.Max = 0, highest*1.5 // room for the legend
+	p.Y.Min, p.Y.Max = 0, top
 	p.X.Min, p.X.Max = -0.5, float64(len(b.Groups))-0.5
 	return svg(p)
 }
 
+// highest is that of all bars and the line.
+func (b Bars) highest() float64 {
+	highest := b.Line
+	for _, s := range b.Series {
+		for _, v := range s.Values {
+			if !math.IsNaN(v) {
+				highest = max(highest, v)
+			}
+		}
+	}
+	return highest
+}
+
+// above is where the number over a bar stands: on the bar, or on the line where that would go through the number.
+func (b Bars) above(v, top float64) float64 {
+	const height = 0.06 // of a number, as a share of the axis
+	if v < b.Line && v+height*top > b.Line {
+		return b.Line
+	}
+	return v
+}
+
 // series are the bars of one colour, with their values above them.
-func series(s Series, bar, offset vg.Length) (*plotter.BarChart, *plotter.Labels, error) {
+func series(s Series, bar, offset vg.Length, above func(float64) float64) (*plotter.BarChart, *plotter.Labels, error) {
 	values := make(plotter.Values, len(s.Values))
 	points := plotter.XYLabels{}
 	for i, v := range s.Values {
@@ -83,7 +100,7 @@ func series(s Series, bar, offset vg.Length) (*plotter.BarChart, *plotter.Labels
 			continue // a bar without height
 		}
 		values[i] = v
-		points.XYs = append(points.XYs, plotter.XY{X: float64(i), Y: v})
+		points.XYs = append(points.XYs, plotter.XY{X: float64(i), Y: above(v)})
 		points.Labels = append(points.Labels, short(v))
 	}
 	chart, err := plotter.NewBarChart(values, bar)

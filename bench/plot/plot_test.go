@@ -124,3 +124,13 @@ func TestDecades(t *testing.T) {
 		t.Errorf("ticks (-want +got):\n%s", diff)
 	}
 }
+
+// A number over a bar that ends just below the line stands on the line.
+func TestNumbersStayClearOfTheLine(t *testing.T) {
+	b := Bars{Line: 1}
+	for v, want := range map[float64]float64{0.5: 0.5, 0.98: 1, 1: 1, 1.2: 1.2} {
+		if got := b.above(v, 1.5); got != want {
+			t.Errorf("the number of %v stands at %v, want %v", v, got, want)
+		}
+	}
+}

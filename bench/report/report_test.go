@@ -128,11 +128,16 @@ func TestMerge(t *testing.T) {
 	r, other := example(), &Report{Machine: Machine{Load: 2, Versions: []Version{{"Go", "1.26"}, {"Kubernetes", "1.37"}}}}
 	other.Add("get", "direct", Single("bytes", "B", 7))
 	other.AddFigure("another", 1, "", AtMost, 1)
+	for _, s := range r.Setup { // of every run
+		other.Set(s.Name, s.Value)
+	}
+	other.Figures, other.Machine.Others = append(other.Figures, r.Figures...), 0.7
+	settings := len(r.Setup)
 	r.Merge(other)
 	if m, ok := r.Metric("get", "direct", "bytes"); !ok || m.Median != 7 {
 		t.Errorf("the other report's metric is %v, %t", m, ok)
 	}
-	if len(r.Rows) != 2 || len(r.Figures) != 2 || len(r.Machine.Versions) != 2 || r.Machine.Load != 2 {
+	if len(r.Rows) != 2 || len(r.Figures) != 2 || len(r.Setup) != settings || len(r.Machine.Versions) != 2 || r.Machine.Load != 2 || r.Machine.Others != 0.7 {
 		t.Errorf("merged report is %+v", r)
 	}
 }
