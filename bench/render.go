@@ -49,8 +49,8 @@ func runRender(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err == nil && (flags.NArg() == 0 || *output != "table" && *output != "json") {
-		err = errors.New("usage: bench render [-out DIR] [-o table|json] FILE.json...")
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, "usage: bench render [-out DIR] [-o table|json] FILE.json...")
+		return 2
 	}
 	if err != nil {
 		return 2

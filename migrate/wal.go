@@ -45,7 +45,7 @@ func Segments(dir string) ([]Segment, error) {
 const (
 	recordFrame  = 8
 	recordEntry  = 2
-	recordHeader = 1<<3 | 0 // tag of the record's kind, which comes first
+	recordHeader = 1 << 3 // tag of the record's kind, which comes first
 )
 
 func readSegment(file string) (Segment, error) {

@@ -52,10 +52,10 @@ func (f *follower) now() (by version, due bool) {
 }
 
 // last returns what came of asking the last time, and how often that was done.
-func (f *follower) last() (by version, failed error, asked int) {
+func (f *follower) last() (by version, asked int, failed error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.believed, f.failed, f.asked
+	return f.believed, f.asked, f.failed
 }
 
 // note takes in what came of asking.
@@ -99,7 +99,7 @@ func (k *KEK) poll(ctx context.Context) (version, error) {
 	if !due && by.id != "" {
 		return by, nil
 	}
-	_, _, before := k.follow.last()
+	_, before, _ := k.follow.last()
 	select {
 	case k.follow.asking <- struct{}{}:
 	default:
@@ -118,7 +118,7 @@ func (k *KEK) poll(ctx context.Context) (version, error) {
 	if by, due = k.follow.now(); !due && by.id != "" {
 		return by, nil
 	}
-	if by, failed, asked := k.follow.last(); asked != before && by.id == "" {
+	if by, asked, failed := k.follow.last(); asked != before && by.id == "" {
 		return by, failed
 	}
 	return k.look(ctx)

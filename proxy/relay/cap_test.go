@@ -71,7 +71,6 @@ func TestQueueCapWithholdsTheConnectionWindow(t *testing.T) {
 // TestWindowComesBackWhenAQueueIsDropped has the client reset the streams whose
 // queues have the connection's window withheld: nothing else moves then.
 func TestWindowComesBackWhenAQueueIsDropped(t *testing.T) {
-	const each, streams = 200_000, creditStep/200_000 + 1
 	pipes(t, Config{QueueLimit: 50_000}, &testSession{}, func(r *rig) {
 		r.client.check(r.client.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
 		const each, streams = 200_000, creditStep/200_000 + 1
