@@ -145,6 +145,15 @@ func (p *play) healthy(t *testing.T, when string) {
 		_, err := p.try(ctx, verbCreate)
 		return err
 	})
+	// A kube-apiserver whose watch of secrets broke off during the fault reads them all
+	// again, and refuses lists with 429 until it has.
+	poll.Until(t, settleLimit, "secrets to be listed "+when, func(ctx context.Context) error {
+		answer, err := p.try(ctx, verbList)
+		if err != nil && !strings.HasPrefix(answer, "429 ") {
+			err = poll.Permanent{Err: err}
+		}
+		return err
+	})
 	for _, verb := range verbs {
 		if answer, err := p.try(call(t), verb); err != nil {
 			t.Errorf("%s: %s of a secret: %s, %v", when, verb, answer, err)
