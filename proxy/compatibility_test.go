@@ -129,7 +129,8 @@ const besideTheAPI = `
 
 - A sealed value is 48 bytes longer: a request that is that close to etcd's limit (--max-request-bytes) is too large, and chunks of RangeStream and fragments of a
   watch are cut where etcd cuts what it stores.
-- Versions: 3.5, 3.6 and 3.7 are tested (by e2e), and etcdseal doctor warns of others.
+- Versions: 3.5, 3.6 and 3.7 are tested (by e2e), and etcdseal doctor warns of others. An etcd before 3.5.8 (or 3.4.25) may leave out a part of its history (etcd issue 15220): it can be used, but
+  etcdseal verify --history and etcdseal keyring gc refuse it.
 - etcd's authentication by the common name of a client's certificate cannot work through a proxy; users with passwords and tokens can.
 `
 

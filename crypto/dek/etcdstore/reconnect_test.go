@@ -17,7 +17,11 @@ func TestReconnect(t *testing.T) {
 	}
 	changes, ended := make(chan dek.Change, 1), make(chan error, 1)
 	go func() { ended <- store.Watch(t.Context(), nil, func(c dek.Change) { changes <- c }) }()
-	<-changes
+	<-changes // everything, which is read; the watch itself may not be there yet
+	if _, err := store.Create(t.Context(), dektest.ID(2), dektest.Record(dektest.ID(2), 1)); err != nil {
+		t.Fatal(err)
+	}
+	<-changes // by the watch
 	store.(dek.Reconnecter).Reconnect()
 	if err := <-ended; err == nil {
 		t.Error("the watch ended without an error, so that nobody would begin it again")
