@@ -79,12 +79,15 @@ func (p *Pair) kick(d Direction) {
 	}
 	l.writing = true
 	p.work.Add(1)
-	go func() {
-		defer p.work.Done()
-		p.mu.Lock()
-		l.writing = false
-		p.flushLocked(d)
-	}()
+	go l.carryOn()
+}
+
+// carryOn is what a goroutine that kick has started does.
+func (p *Pair) carryOn(d Direction) {
+	defer p.work.Done()
+	p.mu.Lock()
+	p.legs[d].writing = false
+	p.flushLocked(d)
 }
 
 // writeLeg writes what waits for a leg until nothing does, unless somebody is

@@ -56,6 +56,7 @@ type leg struct {
 	gathers    bool      // out may lend
 	relayed    int       // bytes copied into out that came from the other peer
 	writing    bool      // a goroutine is writing, and will go on while out has something
+	carryOn    func()    // writes on a goroutine of its own; made once, since kick starts one for each PING
 	enc        *encoder
 	sendWindow int64 // what the peer lets us send on the connection
 	initial    int64 // its SETTINGS_INITIAL_WINDOW_SIZE

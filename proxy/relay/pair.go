@@ -59,6 +59,9 @@ func New(cfg Config, session Session, client *Client, upstream net.Conn) *Pair {
 	p := &Pair{cfg: cfg.withDefaults(), session: session, streams: map[uint32]*stream{}}
 	p.legs[Request] = newLeg(client.conn, client.rd, &p.mu)
 	p.legs[Response] = newLeg(upstream, newReader(upstream), &p.mu)
+	for d := range p.legs {
+		p.legs[d].carryOn = func() { p.carryOn(Direction(d)) }
+	}
 	return p
 }
 
