@@ -326,9 +326,10 @@ var differing = []struct {
 	with string
 }{
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
-	{regexp.MustCompile(`\b[0-9a-f]{12,16}\b`), "ID"},
 	{regexp.MustCompile(`"(cluster_id|member_id|ID|leader|lease|raft_term|raftTerm|raftIndex|raftAppliedIndex|dbSize|dbSizeInUse|hash)":\d+`), `"$1":N`},
 	{regexp.MustCompile(`"(ClusterID|MemberID|Raft[A-Za-z]*|Lease)" : \d+`), `"$1" : N`},
+	// After the numbers with names: a decimal one may have as many digits as an id.
+	{regexp.MustCompile(`\b[0-9a-f]{12,16}\b`), "ID"},
 	{regexp.MustCompile(`[0-9.]+ ?(µs|ms|s)\b`), "TIME"},
 	{regexp.MustCompile(`remaining\([0-9a-z]+\)`), "remaining(TIME)"},
 	{regexp.MustCompile(`[0-9.]+ [kM]B`), "SIZE"},
