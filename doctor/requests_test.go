@@ -34,7 +34,8 @@ func TestLimits(t *testing.T) {
 			})
 			wants(t, found, Requests, want.level, "--max-request-bytes", want.text)
 			after := l.status()
-			if before.Header.Revision != after.Header.Revision || before.RaftIndex != after.RaftIndex || before.DbSize != after.DbSize {
+			// Its file grows by itself for some seconds after its start: it tells nothing.
+			if before.Header.Revision != after.Header.Revision || before.RaftIndex != after.RaftIndex {
 				t.Errorf("etcd was at %v and is at %v", before, after)
 			}
 		})
