@@ -25,9 +25,9 @@ const (
 // inputWorking uses it.
 type assembler struct {
 	prefix [messagePrefixSize]byte
-	have   int // bytes of prefix
-	size   int // of the message, once the prefix is whole
-	late   int // bytes of it that the sender gets window for as they come
+	have   uint8 // bytes of prefix
+	size   int   // of the message, once the prefix is whole
+	late   int   // bytes of it that the sender gets window for as they come
 	loose  int64
 	came   int     // bytes of it that are in buf, or stand in it for others, or in ahead
 	buf    *buffer // nil while the message may be there whole
@@ -180,7 +180,7 @@ func (p *Pair) process(s *stream, d Direction, data []byte, owned bool) (finishe
 	for {
 		if a.have < messagePrefixSize {
 			n := copy(a.prefix[a.have:], data)
-			a.have += n
+			a.have += uint8(n)
 			data = data[n:]
 			if a.have < messagePrefixSize {
 				return true

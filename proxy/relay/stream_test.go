@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"unsafe"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
@@ -316,5 +317,13 @@ func TestObserverHearsOfEachStreamOnce(t *testing.T) {
 	want := "[+/ok +/no -/no:12 +/reset +/cut -/ok:0 -/reset:-1 -/cut:-1]"
 	if got := fmt.Sprint(o.log); got != want {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestIdleStreamIsSmall holds what an idle watch takes. Go gives memory out in certain
+// sizes: with a byte more it would be 768.
+func TestIdleStreamIsSmall(t *testing.T) {
+	if got, most := unsafe.Sizeof(stream{}), uintptr(704); got > most {
+		t.Errorf("a stream takes %d bytes, at most %d are aimed at", got, most)
 	}
 }
