@@ -16,9 +16,9 @@ const upstreamPingTimeout = 10 * time.Second
 
 var keepalivePing = [8]byte{'k', 'e', 'e', 'p'}
 
-// keepalive finds peers that are gone without a word. PINGs of a peer are
-// answered on its own leg, never forwarded: etcd closes connections that ping
-// more often than it allows. Pair.mu guards it.
+// keepalive finds peers that are gone without a word. A peer's own PINGs that ask
+// whether the connection lives are answered on its leg, never forwarded: etcd closes
+// connections that ping more often than it allows. Pair.mu guards it.
 type keepalive struct {
 	timers [2]*time.Timer
 	pinged [2]bool  // a PING was sent, and nothing has come since

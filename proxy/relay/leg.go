@@ -3,6 +3,7 @@ package relay
 import (
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -56,7 +57,7 @@ type leg struct {
 	gathers    bool      // out may lend
 	relayed    int       // bytes copied into out that came from the other peer
 	writing    bool      // a goroutine is writing, and will go on while out has something
-	carryOn    func()    // writes on a goroutine of its own; made once, since kick starts one for each PING
+	carryOn    func()    // writes on a goroutine of its own; made once, not by each kick
 	enc        *encoder
 	sendWindow int64 // what the peer lets us send on the connection
 	initial    int64 // its SETTINGS_INITIAL_WINDOW_SIZE
@@ -71,6 +72,8 @@ type leg struct {
 	starved    ring  // streams that wait for the connection's window
 	held       bool  // streams were parked since too much is queued towards it
 	flooded    bool
+	probed     bool // a bandwidth PING waits for its answer
+	probedAt   time.Time
 	broken     bool      // nothing more is written
 	taken      sync.Cond // what waited was taken for writing, or never will be
 }

@@ -282,13 +282,16 @@ func (p *Pair) onPing(d Direction, f frame) error {
 	if len(f.payload) != 8 {
 		return connError{http2.ErrCodeFrameSize, "PING of a wrong size"}
 	}
-	if f.has(http2.FlagPingAck) {
-		if d == Request && [8]byte(f.payload) == drainPing {
-			p.drainAnswered()
-		}
-		return nil
+	data, answer := [8]byte(f.payload), f.has(http2.FlagPingAck)
+	switch {
+	case answer && data == drainPing && d == Request:
+		p.drainAnswered()
+	case answer:
+	case data == bandwidthPing:
+		p.legs[d].onProbe()
+	default:
+		p.legs[d].ping(http2.FlagPingAck, data)
 	}
-	p.legs[d].ping(http2.FlagPingAck, [8]byte(f.payload))
 	return nil
 }
 
