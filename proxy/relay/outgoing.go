@@ -9,8 +9,9 @@ const (
 	// outSoft is how much is copied for a socket at once; with more, streams keep
 	// what they have in their queues.
 	outSoft = 64 << 10
-	// outLent is how much may be lent to it besides.
-	outLent = 256 << 10
+	// outLent is how much may be lent to it besides: enough for a page of 500 secrets
+	// in one write.
+	outLent = 1 << 20
 	// outHard is how much may be waiting for a socket in all: control frames
 	// past it mean that the peer asks without reading the answers.
 	outHard = 1 << 20
