@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,17 @@ func TestOptions(t *testing.T) {
 	o, _, done := parseOptions([]string{"-quick", "-rounds", "9", "-profile", "d"}, io.Discard)
 	if done || o.rounds != 9 || o.duration != 250*time.Millisecond || o.measures(partFanout) || o.measures(partKube) || !o.measures(partWatches) || !o.build.Profile {
 		t.Errorf("-quick -rounds 9: done %t, %+v", done, o)
+	}
+}
+
+func TestEarlier(t *testing.T) {
+	o, _, done := parseOptions([]string{"-earlier", "old"}, io.Discard)
+	if done || !slices.Contains(o.targets, rig.Earlier) || !slices.Contains(o.targets, rig.EarlierNoRule) {
+		t.Errorf("-earlier: done %t, targets %v", done, o.targets)
+	}
+	var stderr strings.Builder
+	if _, code, _ := parseOptions([]string{"-targets", rig.Earlier}, &stderr); code != 2 || !strings.Contains(stderr.String(), "needs -earlier") {
+		t.Errorf("without -earlier: %d, %q", code, stderr.String())
 	}
 }
 

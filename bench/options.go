@@ -101,6 +101,7 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.StringVar(&o.apiServer, "kube-apiserver", "", "kube-apiserver binary to use instead of building the end-to-end tests' version")
 	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
+	flags.StringVar(&o.build.Earlier, "earlier", "", "another etcdseal binary, which is measured in the same rounds as "+strings.Join(rig.EarlierNames, " and "))
 	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
 	flags.StringVar(&o.dir, "dir", "", "where to make the scratch directory that holds etcd's data")
 	return flags, only, targets, short
@@ -129,6 +130,9 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 		}
 	}
 	o.parts, o.targets = strings.Split(*only, ","), strings.Split(*targets, ",")
+	if o.build.Earlier != "" {
+		o.targets = append(o.targets, rig.EarlierNames...)
+	}
 	o.build.Seal, o.build.Profile = o.needsSeal(), o.profile != ""
 	if err := o.validate(flags.Args()); err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
@@ -143,7 +147,10 @@ func (o options) validate(rest []string) error {
 	if len(rest) > 0 {
 		errs = append(errs, fmt.Errorf("reading arguments: %q is not expected", rest))
 	}
-	errs = append(errs, known("-only", o.parts, allParts()), known("-targets", o.targets, rig.TargetNames))
+	errs = append(errs, known("-only", o.parts, allParts()), known("-targets", o.targets, slices.Concat(rig.TargetNames, rig.EarlierNames)))
+	if o.build.Earlier == "" && slices.ContainsFunc(o.targets, func(name string) bool { return slices.Contains(rig.EarlierNames, name) }) {
+		errs = append(errs, errors.New("reading -targets: a target that is an earlier etcdseal needs -earlier"))
+	}
 	if o.output != "table" && o.output != "json" {
 		errs = append(errs, fmt.Errorf("reading -o: %q is neither table nor json", o.output))
 	}

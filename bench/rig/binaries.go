@@ -29,12 +29,14 @@ type Binaries struct {
 	Self     string // the benchmark's own, which has the TCP copy in it
 	Etcd     string
 	Etcdseal string
+	Earlier  string // another etcdseal to compare with; empty if there is none
 }
 
 // Build says which binaries to make.
 type Build struct {
 	Dir            string // where they are left; what is up to date there is not built again
 	Etcd, Etcdseal string // ready ones to use instead
+	Earlier        string // is never built
 	Seal           bool   // whether etcdseal is needed at all
 	Profile        bool   // whether etcdseal must be able to write profiles
 }
@@ -45,7 +47,7 @@ func (b Build) Make(ctx context.Context, stderr io.Writer) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, fmt.Errorf("finding own binary: %w", err)
 	}
-	made := Binaries{Self: self, Etcd: b.Etcd, Etcdseal: b.Etcdseal}
+	made := Binaries{Self: self, Etcd: b.Etcd, Etcdseal: b.Etcdseal, Earlier: b.Earlier}
 	if made.Etcd == "" {
 		if made.Etcd, err = build(ctx, filepath.Join(b.Dir, "etcd"), etcdModule, etcdPackage, stderr); err != nil {
 			return Binaries{}, err

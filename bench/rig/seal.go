@@ -44,7 +44,7 @@ func (r *Rig) newKEK(ctx context.Context, stderr io.Writer) error {
 
 // Seal starts etcdseal in front of etcd with TLS and client certificates on both legs, or on neither, and waits until it is ready.
 func (r *Rig) Seal(ctx context.Context, name string, secured bool) (*Seal, error) {
-	return r.sealInFrontOf(ctx, name, r.Upstream(secured), secured)
+	return r.sealInFrontOf(ctx, r.Binaries.Etcdseal, name, r.Upstream(secured), secured)
 }
 
 // Upstream is etcd's address, host:port.
@@ -55,12 +55,16 @@ func (r *Rig) Upstream(secured bool) string {
 	return r.Plain
 }
 
-func (r *Rig) sealInFrontOf(ctx context.Context, name, upstream string, secured bool) (*Seal, error) {
-	return r.SealWith(ctx, name, func(address, admin string) string { return r.config(address, admin, upstream, secured) })
+func (r *Rig) sealInFrontOf(ctx context.Context, binary, name, upstream string, secured bool) (*Seal, error) {
+	return r.startSeal(ctx, binary, name, func(address, admin string) string { return r.config(address, admin, upstream, secured) })
 }
 
 // SealWith starts etcdseal with the configuration for two addresses, in the file NAME-config.yaml, and waits until it is ready.
 func (r *Rig) SealWith(ctx context.Context, name string, config func(address, admin string) string) (*Seal, error) {
+	return r.startSeal(ctx, r.Binaries.Etcdseal, name, config)
+}
+
+func (r *Rig) startSeal(ctx context.Context, binary, name string, config func(address, admin string) string) (*Seal, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -74,8 +78,8 @@ func (r *Rig) SealWith(ctx context.Context, name string, config func(address, ad
 		return nil, fmt.Errorf("writing configuration of %s: %w", name, err)
 	}
 	begin := time.Now()
-	start := child.Config{Name: name, Path: r.Binaries.Etcdseal, Args: []string{"serve", "--config", file}}
-	if r.profiles != "" {
+	start := child.Config{Name: name, Path: binary, Args: []string{"serve", "--config", file}}
+	if r.profiles != "" && binary == r.Binaries.Etcdseal {
 		start.Env = []string{profileEnv + "=" + r.profiles}
 	}
 	p, err := r.start(start)

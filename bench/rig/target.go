@@ -21,10 +21,19 @@ const (
 	DirectTLS  = "direct-tls"      // with client certificates, as all of these
 	TCPCopyTLS = "tcpcopy-tls"     // copies the encrypted bytes
 	SealingTLS = "etcdseal-tls"    // on both legs
+
+	EarlierNoRule = "etcdseal-earlier-norule" // another binary, to tell what a change has done
+	Earlier       = "etcdseal-earlier"
 )
 
-// TargetNames are all of them.
-var TargetNames = []string{Direct, TCPCopy, NoRule, Sealing, GRPCProxy, DirectTLS, TCPCopyTLS, SealingTLS}
+// TargetNames are all that a run has by itself, EarlierNames those that need another binary of etcdseal.
+var (
+	TargetNames  = []string{Direct, TCPCopy, NoRule, Sealing, GRPCProxy, DirectTLS, TCPCopyTLS, SealingTLS}
+	EarlierNames = []string{EarlierNoRule, Earlier}
+)
+
+// sharing are the targets that one process serves without TLS, with and without a matching rule.
+var sharing = map[string]string{NoRule: Sealing, Sealing: Sealing, EarlierNoRule: Earlier, Earlier: Earlier}
 
 // IsSeal says whether a target of this name is an etcdseal.
 func IsSeal(name string) bool { return strings.HasPrefix(name, Sealing) }
@@ -78,21 +87,20 @@ func (r *Rig) Targets(ctx context.Context, names []string) ([]*Target, error) {
 
 // share makes a target of another one's etcdseal; nil if there is none.
 func (r *Rig) share(targets []*Target, name string) (*Target, error) {
-	if name != NoRule && name != Sealing {
-		return nil, nil
-	}
 	for _, t := range targets {
-		if t.Name == NoRule || t.Name == Sealing {
-			return &Target{Name: name, Process: t.Process, Address: t.Address, Sealed: name == Sealing}, t.Process.Err()
+		if served, ok := sharing[name]; ok && served == sharing[t.Name] {
+			return &Target{Name: name, Process: t.Process, Address: t.Address, Sealed: sealed(name)}, t.Process.Err()
 		}
 	}
 	return nil, nil
 }
 
+func sealed(name string) bool { return name == Sealing || name == SealingTLS || name == Earlier }
+
 // Target starts one target in front of an address at which etcd is reached, and waits until it serves. The suffix tells its files from those of
 // others with that name.
 func (r *Rig) Target(ctx context.Context, name, suffix, upstream string) (*Target, error) {
-	t := &Target{Name: name, Address: upstream, TLS: r.ClientTLS(Secured(name)), Sealed: name == Sealing || name == SealingTLS}
+	t := &Target{Name: name, Address: upstream, TLS: r.ClientTLS(Secured(name)), Sealed: sealed(name)}
 	file := name + suffix
 	var err error
 	switch name {
@@ -105,7 +113,7 @@ func (r *Rig) Target(ctx context.Context, name, suffix, upstream string) (*Targe
 		})
 	default:
 		var s *Seal
-		if s, err = r.sealInFrontOf(ctx, file, upstream, Secured(name)); err == nil {
+		if s, err = r.sealInFrontOf(ctx, r.sealBinary(name), file, upstream, Secured(name)); err == nil {
 			t.Process, t.Address = s.Process, s.Address
 		}
 	}
@@ -121,6 +129,14 @@ func (r *Rig) Target(ctx context.Context, name, suffix, upstream string) (*Targe
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	return t, nil
+}
+
+// sealBinary is the etcdseal of a target.
+func (r *Rig) sealBinary(name string) string {
+	if sharing[name] == Earlier {
+		return r.Binaries.Earlier
+	}
+	return r.Binaries.Etcdseal
 }
 
 // listen starts a program with the arguments for a free address.
