@@ -22,7 +22,7 @@ import (
 
 // The rounds of measurements whose rounds are long.
 const (
-	fanoutRounds = 3
+	fanoutRounds = 5
 	fanoutTurn   = 2 * time.Second
 	stormRounds  = 3
 )
