@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	idleBuffer = 2 << 10  // what a quiet connection keeps to read into
+	idleBuffer = 2 << 10   // what a quiet connection keeps to read into
 	busyBuffer = 128 << 10 // what a busy one borrows
 	// quietReads is how many small reads in a row make a connection quiet.
 	quietReads = 8
