@@ -9,10 +9,10 @@ const (
 	// outSoft is how much is copied for a socket at once; with more, streams keep
 	// what they have in their queues.
 	outSoft = 64 << 10
-	// outLent is how much may be lent to it besides: enough for a page of 500 secrets
-	// in one write.
-	outLent = 1 << 20
-	// outHard is how much may be waiting for a socket in all: control frames
+	// outLent is how much may be lent to it besides: enough for a page of 500
+	// secrets of 1 KiB in one write.
+	outLent = 640 << 10
+	// outHard is how much may be copied for a socket in all: control frames
 	// past it mean that the peer asks without reading the answers.
 	outHard = 1 << 20
 	// leastLent is the least that is worth a place of its own in a write.
@@ -80,7 +80,7 @@ func (o *outgoing) release() {
 		o.loans[i].buf.giveBack()
 	}
 	clear(o.loans)
-	clear(o.parts[:cap(o.parts)])
+	clear(o.parts)
 	o.b, o.loans, o.lent, o.parts, o.left = o.b[:0], o.loans[:0], 0, o.parts[:0], nil
 	if cap(o.b) <= 2*outSoft {
 		outgoings.Put(o)

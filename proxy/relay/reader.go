@@ -11,32 +11,44 @@ import (
 )
 
 const (
-	idleBuffer = 2 << 10   // what a quiet connection keeps to read into
-	busyBuffer = 128 << 10 // what a busy one borrows
-	// quietReads is how many small reads in a row make a connection quiet.
+	// socketBuffer is what a socket is read into.
+	socketBuffer = 128 << 10
+	// recordBuffer is the same for what cannot tell beforehand whether there is
+	// anything to read, such as TLS, which gives out a record of 16 KiB at most.
+	recordBuffer = 32 << 10
+	idleBuffer   = 2 << 10 // what a quiet connection of that kind waits with
+	// quietReads is how many small reads in a row make it quiet.
 	quietReads = 8
 )
 
-var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
+var (
+	socketBuffers = sync.Pool{New: func() any { return new([socketBuffer]byte) }}
+	recordBuffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }}
+)
 
-// reader cuts a connection into frames. One goroutine uses it. A quiet
-// connection costs idleBuffer bytes; a busy one borrows a large buffer.
+// reader cuts a connection into frames. One goroutine uses it. While a socket has
+// nothing to read it costs no buffer; another connection costs idleBuffer bytes when it
+// is quiet and borrows a larger one when it is busy.
 type reader struct {
-	src      io.Reader
-	idle     []byte
-	borrowed *[busyBuffer]byte
-	buf      []byte // idle, or borrowed[:]
-	r, w     int
-	quiet    int
+	src    io.Reader
+	socket *socket // nil if src is not one
+	idle   []byte
+	record *[recordBuffer]byte
+	buf    []byte // idle, the record's or the socket's
+	r, w   int
+	quiet  int
 
 	made     time.Time
 	lastRead atomic.Int64 // when the last bytes came, in nanoseconds since made
-	waiting  atomic.Bool  // in a call to Read of src
+	waiting  atomic.Bool  // for bytes of src
 }
 
 func newReader(src io.Reader) *reader {
-	rd := &reader{src: src, idle: make([]byte, idleBuffer), made: time.Now()}
-	rd.buf = rd.idle
+	rd := &reader{src: src, socket: newSocket(src), made: time.Now()}
+	if rd.socket == nil {
+		rd.idle = make([]byte, idleBuffer)
+		rd.buf = rd.idle
+	}
 	return rd
 }
 
@@ -77,9 +89,8 @@ func (rd *reader) ready() bool {
 // need reads until n bytes are in the buffer.
 func (rd *reader) need(n int) error {
 	for rd.w-rd.r < n {
-		rd.makeRoom(n)
 		rd.waiting.Store(true)
-		got, err := rd.src.Read(rd.buf[rd.w:])
+		got, err := rd.fill(n)
 		rd.waiting.Store(false)
 		if got > 0 {
 			rd.lastRead.Store(int64(time.Since(rd.made)))
@@ -99,20 +110,33 @@ func (rd *reader) need(n int) error {
 	return nil
 }
 
+// fill reads once, into a buffer that can hold n bytes with those that are left.
+func (rd *reader) fill(n int) (got int, err error) {
+	if rd.socket != nil && rd.r == rd.w {
+		rd.r, rd.w = 0, 0
+		rd.buf, got, err = rd.socket.read()
+		return got, err
+	}
+	rd.makeRoom(n)
+	return rd.src.Read(rd.buf[rd.w:])
+}
+
 // makeRoom gets the bytes that are left to the front of a buffer that can hold
 // n of them, giving a borrowed buffer back when the connection is quiet.
 func (rd *reader) makeRoom(n int) {
 	left := rd.buf[rd.r:rd.w]
 	switch {
-	case rd.borrowed == nil && (n > len(rd.idle) || rd.quiet < 0):
-		rd.borrowed = busyBuffers.Get().(*[busyBuffer]byte)
-		rd.buf = rd.borrowed[:]
+	case rd.socket != nil:
+		copy(rd.buf, left)
+	case rd.record == nil && (n > len(rd.idle) || rd.quiet < 0):
+		rd.record = recordBuffers.Get().(*[recordBuffer]byte)
+		rd.buf = rd.record[:]
 		rd.quiet = 0
 		copy(rd.buf, left)
-	case rd.borrowed != nil && rd.quiet >= quietReads && len(left) < len(rd.idle) && n <= len(rd.idle):
+	case rd.record != nil && rd.quiet >= quietReads && len(left) < len(rd.idle) && n <= len(rd.idle):
 		copy(rd.idle, left)
-		busyBuffers.Put(rd.borrowed)
-		rd.borrowed = nil
+		recordBuffers.Put(rd.record)
+		rd.record = nil
 		rd.buf = rd.idle
 	case rd.r > 0:
 		copy(rd.buf, left)
@@ -124,7 +148,8 @@ func (rd *reader) makeRoom(n int) {
 // negative, which asks for the large one.
 func (rd *reader) judge(got int) {
 	switch {
-	case rd.borrowed == nil && rd.w == len(rd.buf):
+	case rd.socket != nil:
+	case rd.record == nil && rd.w == len(rd.buf):
 		rd.quiet = -1
 	case got <= idleBuffer/2:
 		rd.quiet++
@@ -133,12 +158,15 @@ func (rd *reader) judge(got int) {
 	}
 }
 
-// release gives a borrowed buffer back. The reader is not used afterwards.
+// release gives borrowed buffers back. The reader is not used afterwards.
 func (rd *reader) release() {
-	if rd.borrowed != nil {
-		busyBuffers.Put(rd.borrowed)
-		rd.borrowed = nil
-		rd.buf = nil
-		rd.r, rd.w = 0, 0
+	if rd.socket != nil {
+		rd.socket.release()
 	}
+	if rd.record != nil {
+		recordBuffers.Put(rd.record)
+		rd.record = nil
+	}
+	rd.buf = nil
+	rd.r, rd.w = 0, 0
 }
