@@ -145,6 +145,9 @@ func (p *Pair) finish() {
 			t.Stop()
 		}
 	}
+	for _, l := range p.legs {
+		l.probe.stop()
+	}
 	for _, s := range p.streams {
 		p.drop(s)
 	}

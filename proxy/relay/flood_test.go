@@ -26,8 +26,9 @@ func TestFloods(t *testing.T) {
 		send  func(r *rig, i int)
 		ends  bool
 	}{
-		"PING":     {nil, func(r *rig, i int) { r.client.check(r.client.fr.WritePing(false, [8]byte{})) }, true},
-		"SETTINGS": {nil, func(r *rig, i int) { r.client.check(r.client.fr.WriteSettings()) }, true},
+		"PING":           {nil, func(r *rig, i int) { r.client.check(r.client.fr.WritePing(false, [8]byte{})) }, true},
+		"bandwidth PING": {nil, func(r *rig, i int) { r.client.probe() }, true},
+		"SETTINGS":       {nil, func(r *rig, i int) { r.client.check(r.client.fr.WriteSettings()) }, true},
 		"rapid reset": {nil, func(r *rig, i int) {
 			r.client.call(uint32(2*i+1), "/p")
 			r.client.check(r.client.fr.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel))

@@ -3,7 +3,6 @@ package relay
 import (
 	"net"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -72,8 +71,7 @@ type leg struct {
 	starved    ring  // streams that wait for the connection's window
 	held       bool  // streams were parked since too much is queued towards it
 	flooded    bool
-	probed     bool // a bandwidth PING waits for its answer
-	probedAt   time.Time
+	probe      probe
 	broken     bool      // nothing more is written
 	taken      sync.Cond // what waited was taken for writing, or never will be
 }

@@ -6,34 +6,86 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// bandwidthPing is in the PINGs by which gRPC for Go learns how much may be on its way
-// at once (internal/transport/bdp_estimator.go). Whenever DATA comes it sends one,
-// unless one is under way, and waits for the answer without a limit of time. Answered
-// at once, each message would bring another one: a frame to read, a thread to wake and
-// a write for its answer, on both legs. So the answer goes along with the first write
-// that there is anyway after probeTime. A connection on which nothing is written keeps
-// it, and its peer measures what comes next as well as ever.
+// bandwidthPing is in the PINGs by which grpc-go learns how much may be on its way at
+// once (internal/transport/bdp_estimator.go). Until its windows have reached 16 MiB it
+// sends one whenever DATA comes and none is under way. Answered at once, each message
+// would bring another one: a frame to read, a thread to wake and a write for its
+// answer, on both legs. So the answer goes along with the first write that there is
+// anyway after probeTime, or alone after probeLimit.
 var bandwidthPing = [8]byte{2, 4, 16, 16, 9, 14, 7, 7}
 
-// probeTime is how long its answer waits at least. What the peer then takes for the
-// round trip is about that of a call, as without a proxy; the windows that follow from it
-// are what comes in this time, doubled.
-const probeTime = 4 * time.Millisecond
+const (
+	// probeTime is how long its answer waits at least. The peer takes it for the round
+	// trip, as long as a call's is without a proxy, and lets twice as much be on its way
+	// as comes meanwhile.
+	probeTime = 4 * time.Millisecond
+	// probeLimit is how long it waits at most. Nobody waits for it, but a pause that was
+	// taken for a round trip would have the peer's windows grow later.
+	probeLimit = 100 * time.Millisecond
+)
 
-// onProbe takes a bandwidth PING. mu is held.
-func (l *leg) onProbe() {
-	if !l.probed {
-		l.probed, l.probedAt = true, time.Now()
-		return
-	}
-	l.ping(http2.FlagPingAck, bandwidthPing) // of a peer that does not wait for the answer
+// probe is a leg's bandwidth PING. Pair.mu guards it.
+type probe struct {
+	waits bool // for its answer
+	since time.Time
+	late  *time.Timer // made for the first one
+	armed bool
 }
 
-// answerProbe puts the answer that is due behind what is about to be written. mu is
-// held.
-func (l *leg) answerProbe() {
-	if l.probed && time.Since(l.probedAt) >= probeTime {
-		l.probed = false
+// onProbe takes a bandwidth PING that came in on leg d. mu is held.
+func (p *Pair) onProbe(d Direction) {
+	l := p.legs[d]
+	if l.probe.waits { // the peer does not wait for the answer
 		l.ping(http2.FlagPingAck, bandwidthPing)
+		return
+	}
+	l.probe.waits, l.probe.since = true, time.Now()
+	if !l.probe.armed {
+		p.armProbe(d, probeLimit)
+	}
+}
+
+// armProbe has the answer sent alone after a time. One timer serves all PINGs that come
+// until then, so that a busy connection has no more than ten a second. mu is held.
+func (p *Pair) armProbe(d Direction, after time.Duration) {
+	b := &p.legs[d].probe
+	b.armed = true
+	if b.late == nil {
+		b.late = time.AfterFunc(after, func() { p.probeLate(d) })
+		return
+	}
+	b.late.Reset(after)
+}
+
+// probeLate sends the answer that nothing has taken along.
+func (p *Pair) probeLate(d Direction) {
+	p.mu.Lock()
+	l := p.legs[d]
+	l.probe.armed = false
+	if !l.probe.waits || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	if left := probeLimit - time.Since(l.probe.since); left > 0 {
+		p.armProbe(d, left)
+		p.mu.Unlock()
+		return
+	}
+	l.answerProbe(probeLimit)
+	p.flushLocked(d)
+}
+
+// answerProbe puts the answer behind what is about to be written, if it has waited
+// long enough. mu is held.
+func (l *leg) answerProbe(after time.Duration) {
+	if l.probe.waits && time.Since(l.probe.since) >= after {
+		l.probe.waits = false
+		l.ping(http2.FlagPingAck, bandwidthPing)
+	}
+}
+
+func (b *probe) stop() {
+	if b.late != nil {
+		b.late.Stop()
 	}
 }

@@ -286,9 +286,9 @@ func (p *Pair) onPing(d Direction, f frame) error {
 	switch {
 	case answer && data == drainPing && d == Request:
 		p.drainAnswered()
-	case answer:
+	case answer: // nobody waits for it
 	case data == bandwidthPing:
-		p.legs[d].onProbe()
+		p.onProbe(d)
 	default:
 		p.legs[d].ping(http2.FlagPingAck, data)
 	}

@@ -9,7 +9,7 @@ import (
 
 // stream is a client's stream and the upstream stream that goes with it.
 // Pair.mu guards it, but for what its comments say. Its fields are in an order that
-// leaves no gaps: each of ten thousand idle watches has one (TestIdleStreamIsSmall).
+// leaves few gaps: each of ten thousand idle watches has one (TestIdleStreamIsSmall).
 type stream struct {
 	id        uint32 // at the client; 2 less than upstream
 	forwarded bool   // opened upstream
