@@ -27,8 +27,8 @@ func comparisons() []plot.Comparison {
 
 // plain and secured are targets in the order of their colours.
 var (
-	plain   = []string{rig.Direct, rig.TCPCopy, rig.NoRule, rig.Sealing, rig.GRPCProxy}
-	secured = []string{rig.DirectTLS, rig.TCPCopyTLS, "", rig.SealingTLS}
+	plain   = []string{rig.Direct, rig.TCPCopy, rig.NoRule, rig.Sealing, rig.GRPCProxy, rig.EarlierNoRule, rig.Earlier}
+	secured = []string{rig.DirectTLS, rig.TCPCopyTLS, "", rig.SealingTLS, "", "", rig.EarlierTLS}
 )
 
 // The files of a report.

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,10 +102,10 @@ func add(rep *report.Report, all []*crowd, histograms []*load.Histogram, tails [
 		if !ok || direct == i {
 			continue
 		}
-		ratio := report.Sampled("p99 over direct", "", report.Ratios(tails[i], tails[direct]))
-		rep.Add(Name, c.target.Name, ratio)
+		ratios := report.Ratios(tails[i], tails[direct])
+		rep.Add(Name, c.target.Name, report.Sampled("p99 over direct", "", ratios))
 		if c.target.Name == rig.Sealing {
-			rep.AddFigure(Name+": p99 from put to event over direct", ratio.Median, "", report.AtMost, overDirect)
+			rep.AddSampled(Name+": p99 from put to event over direct", ratios, "", report.AtMost, overDirect)
 		}
 	}
 }
@@ -201,11 +199,9 @@ func (c *crowd) fail(err error) {
 	}
 }
 
-// turn puts a number of values at equal distances and waits until every watch has all of them. This process collects its garbage before it: a
-// collection looks at the stacks of some twenty thousand goroutines, and would hold events up for a tenth of a second in whichever turn it came.
+// turn puts a number of values at equal distances and waits until every watch has all of them.
 func (c *crowd) turn(ctx context.Context, puts int) (*load.Histogram, error) {
-	runtime.GC()
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer load.HoldGarbage()()
 	begin := time.Now().Add(interval)
 	dues := make([]time.Time, puts)
 	for i := range dues {

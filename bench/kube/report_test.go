@@ -42,13 +42,13 @@ func TestCallsFigure(t *testing.T) {
 
 func TestStoredFigure(t *testing.T) {
 	for _, c := range []struct {
-		seal []float64
-		met  bool
-	}{{[]float64{48, 48}, true}, {[]float64{48, 90}, false}} {
+		seal     []float64
+		rsa, aes bool
+	}{{[]float64{48, 48}, true, false}, {[]float64{48, 90}, false, false}, {[]float64{42, 42}, true, true}} {
 		var rep report.Report
 		addStored(&rep, []float64{213, 214}, c.seal, 422)
-		if rep.Met() != c.met {
-			t.Errorf("%v bytes over 422: met is %t, want %t", c.seal, rep.Met(), c.met)
+		if f := rep.Figures; len(f) != 2 || f[0].Met != c.rsa || f[1].Met != c.aes {
+			t.Errorf("%v bytes over 422 and 213.5: figures are %+v, want met %t and %t", c.seal, f, c.rsa, c.aes)
 		}
 	}
 }

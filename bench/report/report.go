@@ -60,10 +60,13 @@ const (
 	Exactly Direction = "exactly"
 )
 
-// Figure is a number that has a limit.
+// Figure is a number that has a limit. Of one that was measured several times the value is the median, and the true one is probably between Low and
+// High; otherwise both are 0.
 type Figure struct {
 	Name      string    `json:"name"`
 	Value     float64   `json:"value"`
+	Low       float64   `json:"low,omitempty"`
+	High      float64   `json:"high,omitempty"`
 	Unit      string    `json:"unit,omitempty"`
 	Direction Direction `json:"direction"`
 	Limit     float64   `json:"limit"`
@@ -98,6 +101,27 @@ func (r *Report) AddFigure(name string, value float64, unit string, direction Di
 		met = value == limit
 	}
 	r.Figures = append(r.Figures, Figure{Name: name, Value: value, Unit: unit, Direction: direction, Limit: limit, Met: met})
+}
+
+// AddSampled is AddFigure for what was measured several times.
+func (r *Report) AddSampled(name string, samples []float64, unit string, direction Direction, limit float64) {
+	r.AddFigure(name, SpreadOf(samples).Median, unit, direction, limit)
+	if low, high := aroundMedian(samples); low < high {
+		f := &r.Figures[len(r.Figures)-1]
+		f.Low, f.High = low, high
+	}
+}
+
+// Verdict says whether the figure is within its limit, and whether that may be chance.
+func (f Figure) Verdict() string {
+	verdict := "MISSED"
+	if f.Met {
+		verdict = "met"
+	}
+	if f.Low < f.Limit && f.Limit < f.High {
+		verdict += ", not settled"
+	}
+	return verdict
 }
 
 // Metric looks a metric up; false when it was not measured.

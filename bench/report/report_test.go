@@ -46,6 +46,25 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+func TestSampledFigures(t *testing.T) {
+	nine := []float64{1, 9, 2, 8, 3, 7, 4, 6, 5}
+	for _, c := range []struct {
+		samples   []float64
+		limit     float64
+		low, high float64
+		verdict   string
+	}{
+		{nine, 9, 2, 8, "met"}, {nine, 7, 2, 8, "met, not settled"}, {nine, 4, 2, 8, "MISSED, not settled"}, {nine, 2, 2, 8, "MISSED"},
+		{nine[:3], 1.5, 1, 9, "MISSED, not settled"}, {[]float64{3, 3}, 3, 0, 0, "met"}, {[]float64{4}, 3, 0, 0, "MISSED"},
+	} {
+		var r Report
+		r.AddSampled("f", c.samples, "", AtMost, c.limit)
+		if f := r.Figures[0]; f.Low != c.low || f.High != c.high || f.Verdict() != c.verdict {
+			t.Errorf("%v at most %v: between %v and %v, %s, want %v, %v, %s", c.samples, c.limit, f.Low, f.High, f.Verdict(), c.low, c.high, c.verdict)
+		}
+	}
+}
+
 func TestNumber(t *testing.T) {
 	for _, c := range []struct {
 		value      float64

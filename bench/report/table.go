@@ -80,11 +80,12 @@ func (r *Report) tables() [][][]string {
 	if len(r.Figures) > 0 {
 		table := [][]string{{"figure", "measured", "limit", "verdict"}}
 		for _, f := range r.Figures {
-			verdict := "met"
-			if !f.Met {
-				verdict = "MISSED"
+			measured := Number(f.Value, f.Unit)
+			if f.Low != f.High {
+				factor, _ := scale(f.Value, f.Unit)
+				measured += fmt.Sprintf(" (%s..%s)", digits(f.Low*factor), digits(f.High*factor))
 			}
-			table = append(table, []string{f.Name, Number(f.Value, f.Unit), string(f.Direction) + " " + Number(f.Limit, f.Unit), verdict})
+			table = append(table, []string{f.Name, measured, string(f.Direction) + " " + Number(f.Limit, f.Unit), f.Verdict()})
 		}
 		out = append(out, table)
 	}

@@ -56,7 +56,7 @@ func (b Build) Make(ctx context.Context, stderr io.Writer) (Binaries, error) {
 	if made.Etcdseal != "" || !b.Seal {
 		return made, nil
 	}
-	name, flags := "etcdseal", []string(nil)
+	name, flags := "etcdseal", []string{"-ldflags", "-s -w"} // as releases are built
 	if b.Profile {
 		name, flags = "etcdseal-profile", []string{"-tags", profileTag}
 	}
@@ -72,6 +72,7 @@ func build(ctx context.Context, path, module, pkg string, stderr io.Writer, flag
 	}
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-trimpath", "-o", out}, flags...), pkg)...)
 	cmd.Dir, cmd.Stderr = module, stderr
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	// The go command removes its own scratch directory when it is interrupted, not when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"crypto/tls"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +62,19 @@ func TestBaselines(t *testing.T) {
 	sealed, plain := Target{Sealed: true}, Target{}
 	if len(sealed.Prefix(7)) != len(plain.Prefix(42)) {
 		t.Errorf("prefixes %s and %s differ in length", sealed.Prefix(7), plain.Prefix(42))
+	}
+}
+
+func TestWithEarlier(t *testing.T) {
+	got := strings.Join(WithEarlier([]string{TCPCopy, NoRule, Sealing, SealingTLS}), " ")
+	if want := "tcpcopy etcdseal-norule etcdseal-earlier-norule etcdseal etcdseal-earlier etcdseal-tls etcdseal-earlier-tls"; got != want {
+		t.Errorf("targets are %s, want %s", got, want)
+	}
+	r := &Rig{Binaries: Binaries{Etcdseal: "new", Earlier: "old"}}
+	for name, earlier := range EarlierOf {
+		if r.sealBinary(name) != "new" || r.sealBinary(earlier) != "old" || sealed(name) != sealed(earlier) || Secured(name) != Secured(earlier) {
+			t.Errorf("%s and %s differ in more than the binary", name, earlier)
+		}
 	}
 }
 

@@ -24,13 +24,32 @@ const (
 
 	EarlierNoRule = "etcdseal-earlier-norule" // another binary, to tell what a change has done
 	Earlier       = "etcdseal-earlier"
+	EarlierTLS    = "etcdseal-earlier-tls"
 )
 
 // TargetNames are all that a run has by itself, EarlierNames those that need another binary of etcdseal.
 var (
 	TargetNames  = []string{Direct, TCPCopy, NoRule, Sealing, GRPCProxy, DirectTLS, TCPCopyTLS, SealingTLS}
-	EarlierNames = []string{EarlierNoRule, Earlier}
+	EarlierNames = []string{EarlierNoRule, Earlier, EarlierTLS}
 )
+
+// EarlierOf are the targets of the earlier etcdseal by those of the one that is measured.
+var EarlierOf = map[string]string{NoRule: EarlierNoRule, Sealing: Earlier, SealingTLS: EarlierTLS}
+
+// WithEarlier puts the earlier etcdseal's targets behind those that they are compared with.
+func WithEarlier(names []string) []string {
+	var all []string
+	for _, name := range names {
+		all = append(all, name)
+		if earlier, ok := EarlierOf[name]; ok {
+			all = append(all, earlier)
+		}
+	}
+	return all
+}
+
+// IsEarlier says whether a target of this name is the earlier etcdseal.
+func IsEarlier(name string) bool { return strings.HasPrefix(name, Earlier) }
 
 // sharing are the targets that one process serves without TLS, with and without a matching rule.
 var sharing = map[string]string{NoRule: Sealing, Sealing: Sealing, EarlierNoRule: Earlier, Earlier: Earlier}
@@ -95,7 +114,7 @@ func (r *Rig) share(targets []*Target, name string) (*Target, error) {
 	return nil, nil
 }
 
-func sealed(name string) bool { return name == Sealing || name == SealingTLS || name == Earlier }
+func sealed(name string) bool { return IsSeal(name) && name != NoRule && name != EarlierNoRule }
 
 // Target starts one target in front of an address at which etcd is reached, and waits until it serves. The suffix tells its files from those of
 // others with that name.
@@ -133,7 +152,7 @@ func (r *Rig) Target(ctx context.Context, name, suffix, upstream string) (*Targe
 
 // sealBinary is the etcdseal of a target.
 func (r *Rig) sealBinary(name string) string {
-	if sharing[name] == Earlier {
+	if IsEarlier(name) {
 		return r.Binaries.Earlier
 	}
 	return r.Binaries.Etcdseal

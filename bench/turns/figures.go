@@ -23,8 +23,10 @@ const (
 	MetricOverDirect = "over direct"
 	MetricCPU        = "CPU/call"
 	MetricOverCopy   = "over TCP copy"
-	MetricEtcdCPU    = "etcd CPU/call"
-	MetricPeak       = "peak RSS"
+	// MetricOverEarlier compares the processor time with an earlier etcdseal's.
+	MetricOverEarlier = "over earlier"
+	MetricEtcdCPU     = "etcd CPU/call"
+	MetricPeak        = "peak RSS"
 )
 
 // base finds what a contestant is compared with.
@@ -57,15 +59,18 @@ func addSaturated(rep *report.Report, w workload.Workload, all []*contestant, sa
 			if floor, ok := b.of(copyName); ok && copyName != c.Name {
 				add(MetricOverCopy, "", report.Ratios(s.cpu, floor.cpu))
 			}
+			if earlier, ok := b.of(rig.EarlierOf[c.Name]); ok {
+				add(MetricOverEarlier, "", report.Ratios(s.cpu, earlier.cpu))
+			}
 			add(MetricPeak, "B", s.peak)
 		}
 		add(MetricEtcdCPU, "us", s.etcd)
 	}
 	addThroughputFigures(rep, w, b)
-	addCPUFigures(rep, w)
+	addCPUFigures(rep, w, b)
 }
 
-func addCPUFigures(rep *report.Report, w workload.Workload) {
+func addCPUFigures(rep *report.Report, w workload.Workload, b base) {
 	limits := map[string]map[string]float64{
 		workload.Get:  {rig.Sealing: cpuSealing, rig.NoRule: cpuNoRule},
 		workload.Put:  {rig.Sealing: cpuSealing, rig.NoRule: cpuNoRule},
@@ -73,8 +78,9 @@ func addCPUFigures(rep *report.Report, w workload.Workload) {
 	}
 	for _, target := range []string{rig.Sealing, rig.NoRule} {
 		limit, limited := limits[w.Name][target]
-		if m, ok := rep.Metric(w.Name, target, MetricOverCopy); ok && limited {
-			rep.AddFigure("processor time over TCP copy, "+w.Name+", "+target, m.Median, "", report.AtMost, limit)
+		s, measured := b.of(target)
+		if floor, ok := b.of(rig.TCPCopy); ok && measured && limited {
+			rep.AddSampled("processor time over TCP copy, "+w.Name+", "+target, report.Ratios(s.cpu, floor.cpu), "", report.AtMost, limit)
 		}
 	}
 }
@@ -89,8 +95,7 @@ func addThroughputFigures(rep *report.Report, w workload.Workload, b base) {
 		limit float64
 	}{{rig.Direct, overDirect}, {rig.GRPCProxy, overGRPCProxy}} {
 		if other, ok := b.of(c.over); ok {
-			ratio := report.SpreadOf(report.Ratios(sealing.perSecond, other.perSecond)).Median
-			rep.AddFigure("throughput over "+c.over+", "+w.Name, ratio, "", report.AtLeast, c.limit)
+			rep.AddSampled("throughput over "+c.over+", "+w.Name, report.Ratios(sealing.perSecond, other.perSecond), "", report.AtLeast, c.limit)
 		}
 	}
 }
@@ -119,14 +124,13 @@ func addRate(rep *report.Report, w workload.Workload, all []*contestant, out []p
 	if !hasDirect || !hasSealing || w.Name != workload.Get && w.Name != workload.Put {
 		return
 	}
-	rep.AddFigure("added p50 at half load, "+w.Name, report.SpreadOf(differences(sealing.p50, direct.p50)).Median, "us", report.AtMost, addedMedian)
+	rep.AddSampled("added p50 at half load, "+w.Name, differences(sealing.p50, direct.p50), "us", report.AtMost, addedMedian)
 	if !hasFloor {
 		return
 	}
-	// A copy that seems to make calls faster shows how much the machine's mood decides: nothing follows from that.
-	if added := report.SpreadOf(differences(floor.p99, direct.p99)).Median; added > 0 {
-		rep.AddFigure("added p99 at half load, "+w.Name+" (limit: twice the TCP copy's)", report.SpreadOf(differences(sealing.p99, direct.p99)).Median, "us", report.AtMost, addedTail*added)
-	}
+	// A copy that seems to make calls faster shows how much the machine's mood decides.
+	added := max(0, report.SpreadOf(differences(floor.p99, direct.p99)).Median)
+	rep.AddSampled("added p99 at half load, "+w.Name+" (limit: twice the TCP copy's)", differences(sealing.p99, direct.p99), "us", report.AtMost, addedTail*added)
 }
 
 func first(a, _ string) string { return a }

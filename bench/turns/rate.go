@@ -80,6 +80,7 @@ func measureRate(ctx context.Context, r *rig.Rig, all []*contestant, w workload.
 
 // turn is one target's in a round, which counts or warms up.
 func (p *paced) turn(ctx context.Context, c *contestant, d time.Duration, counts bool) error {
+	defer load.HoldGarbage()()
 	c.prepared.Restart()
 	before, err := child.OwnCPU()
 	if err != nil {

@@ -85,7 +85,7 @@ func checkAll(ctx context.Context, r *rig.Rig, all []*contestant, rep *report.Re
 		if err != nil {
 			return fmt.Errorf("checking %s: %w", c.Name, err)
 		}
-		if rep != nil && c.Sealed {
+		if rep != nil && c.Sealed && !rig.IsEarlier(c.Name) {
 			addOverhead(rep, overhead)
 		}
 	}
@@ -100,11 +100,14 @@ type sample struct {
 	peak      []float64 // bytes that were resident at once in what stands in between
 }
 
-// inTurns calls turn once for each contestant in each round, the first of which (number -1) warms up. The order moves on by one from round to round,
-// and etcd is compacted between rounds.
+// inTurns calls turn once for each contestant in each round, the first of which (number -1) warms up. The order moves on by one from round to round, every
+// second round goes backwards, so that nobody always comes after the same, and etcd is compacted between rounds.
 func inTurns(ctx context.Context, r *rig.Rig, contestants, rounds int, turn func(round, n int) error) error {
 	for round := -1; round < rounds; round++ {
 		for i := range contestants {
+			if round%2 == 0 {
+				i = contestants - 1 - i
+			}
 			if err := turn(round, (i+round+1)%contestants); err != nil {
 				return err
 			}
@@ -174,7 +177,7 @@ func profile(ctx context.Context, all []*contestant, w workload.Workload, cfg Co
 		return nil
 	}
 	for _, c := range all {
-		if !rig.IsSeal(c.Name) {
+		if !rig.IsSeal(c.Name) || rig.IsEarlier(c.Name) {
 			continue
 		}
 		if err := cfg.Profile(ctx, c.Target, w.Short, func() error {

@@ -100,8 +100,8 @@ func TestRateFigures(t *testing.T) {
 	}
 	out[1].p99 = []float64{400, 500}
 	rep.Figures = nil
-	if addRate(rep, workload.Workload{Name: workload.Get}, all, out); len(rep.Figures) != 1 {
-		t.Errorf("figures are %v, want none of the tail where a copy is faster than nothing", rep.Figures)
+	if addRate(rep, workload.Workload{Name: workload.Get}, all, out); len(rep.Figures) != 2 || rep.Figures[1].Limit != 0 {
+		t.Errorf("figures are %v, want a limit of 0 where a copy is faster than nothing", rep.Figures)
 	}
 	if len(rep.Latencies) != 6 {
 		t.Errorf("%d distributions, want 6", len(rep.Latencies))
