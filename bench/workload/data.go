@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sync/errgroup"
@@ -89,7 +90,8 @@ func (d *data) check(ctx context.Context, through, direct *grpc.ClientConn) (ove
 	return overhead, nil
 }
 
-// compare says by how many bytes the held value is longer than the one that was written, or what is wrong with either. It shows neither.
+// compare says by how many bytes the held value is longer than the one that was written, or what is wrong with either. It shows neither. What is sealed
+// must begin as an envelope and hold no part of the plaintext; what is not must be the plaintext.
 func compare(got, held, want []byte, sealed bool) (overhead int, err error) {
 	if !bytes.Equal(got, want) {
 		return 0, errors.New("a client gets something else than was written")
@@ -97,7 +99,26 @@ func compare(got, held, want []byte, sealed bool) (overhead int, err error) {
 	if is := bytes.HasPrefix(held, []byte(envelopeMagic)); is != sealed {
 		return 0, fmt.Errorf("sealed is %t in etcd, want %t", is, sealed)
 	}
+	if sealed && readable(held, want) {
+		return 0, errors.New("it begins as an envelope in etcd and is readable")
+	}
+	if !sealed && !bytes.Equal(held, want) {
+		return 0, errors.New("etcd holds something else than was written")
+	}
 	return len(held) - len(want), nil
+}
+
+// parts is in how many parts a plaintext is looked for; more would take long for values of 1 MiB.
+const parts = 16
+
+// readable says whether any part of a plaintext is held as it is. Plaintexts are random and of 1 KiB at least: no envelope has a part of one by chance.
+func readable(held, plaintext []byte) bool {
+	for part := range slices.Chunk(plaintext, (len(plaintext)+parts-1)/parts) {
+		if bytes.Contains(held, part) {
+			return true
+		}
+	}
+	return false
 }
 
 // endOfPrefix is the range end of all keys that begin with a prefix whose last byte is not 0xff.

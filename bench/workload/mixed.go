@@ -61,11 +61,10 @@ func prepareMixed(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, pre
 		return lives.call(ctx, conn)
 	}
 	return &Prepared{Call: call, check: func(ctx context.Context, through, direct *grpc.ClientConn) (int, error) {
-		if _, err := secrets.check(ctx, through, direct); err != nil {
-			return 0, err
-		}
-		if _, err := rest.check(ctx, through, direct); err != nil {
-			return 0, err
+		for _, of := range []check{secrets.check, rest.check, otherGets.check} {
+			if _, err := of(ctx, through, direct); err != nil {
+				return 0, err
+			}
 		}
 		return secretGets.Check(ctx, through, direct)
 	}}, nil

@@ -144,19 +144,3 @@ func unary(method string, requests [][]byte, least int) load.Call {
 		return atLeast(r, least)
 	}
 }
-
-// prepareStream has everything sent by RangeStream, as kube-apiserver asks for most lists.
-func prepareStream(ctx context.Context, t *rig.Target, conn *grpc.ClientConn, prefix string) (*Prepared, error) {
-	d, err := fill(ctx, t, conn, prefix, limit, small)
-	if err != nil {
-		return nil, err
-	}
-	requests, err := load.Serialise(&pb.RangeRequest{Key: []byte(prefix), RangeEnd: endOfPrefix(prefix)})
-	return &Prepared{check: d.check, Call: func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := load.Stream(ctx, conn, pb.KV_RangeStream_FullMethodName, requests[0])
-		if err != nil {
-			return err
-		}
-		return atLeast(r, limit*small)
-	}}, err
-}
