@@ -89,8 +89,8 @@ func raceAvailable() bool {
 
 // Build builds those of the named programs that are missing or out of date,
 // says on progress what it builds, and returns the folder that holds them
-// under their names. A cold build of kube-apiserver takes six minutes on two
-// cores and 2.5 GB of memory. A lock file keeps several processes from
+// under their names. A cold build of kube-apiserver takes minutes
+// and 2.5 GB of memory. A lock file keeps several processes from
 // building at once.
 func Build(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	root, err := moduleFolder(ctx)
@@ -139,6 +139,10 @@ func (p program) build(ctx context.Context, root, bin string, progress io.Writer
 	cmd := exec.CommandContext(ctx, "go", append(args, "-o", binary, p.pkg)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off")
+	// The go command starts no more compilers and removes its scratch directory
+	// when it is interrupted, not when it is killed.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", p.name, err, out)
 	}
