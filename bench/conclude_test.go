@@ -113,7 +113,7 @@ func TestReason(t *testing.T) {
 	}{
 		{t.Context(), "measuring get: running etcd: ended; its last output:\nsecret", "measuring get: running etcd: ended; its last output:"},
 		{t.Context(), "measuring get: opening /tmp/scratch/kek.key: none", "measuring get: opening kek.key: none"},
-		{over, "measuring get: context canceled", "the time is over"},
+		{over, "measuring get: taking turn: context canceled", "measuring get: the time is over"},
 	} {
 		if got := reason(c.ctx, errors.New(c.err), "/tmp/scratch"); got != c.want {
 			t.Errorf("reason of %q is %q, want %q", c.err, got, c.want)

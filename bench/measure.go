@@ -126,10 +126,12 @@ func take(all []step, o options) error {
 	return nil
 }
 
-// reason is why a run ended early, for a report: a single line without the machine's paths. Whatever fails after the end of ctx fails because of it.
+// reason is why a run ended early, for a report: a single line without the machine's paths. Whatever fails after the end of ctx fails
+// because of it, so that of the error itself only what was being measured counts.
 func reason(ctx context.Context, err error, scratch string) string {
 	if cause := context.Cause(ctx); cause != nil {
-		return cause.Error()
+		measuring, _, _ := strings.Cut(err.Error(), ": ")
+		return measuring + ": " + cause.Error()
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return strings.ReplaceAll(line, scratch+string(filepath.Separator), "")
