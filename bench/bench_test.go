@@ -89,7 +89,7 @@ func TestEarlier(t *testing.T) {
 		targets string
 		want    []string
 	}{
-		{"etcdseal", []string{rig.Sealing, rig.EarlierNoRule, rig.Earlier}},
+		{"etcdseal", append([]string{rig.Sealing}, rig.EarlierNames...)},
 		{"etcdseal,etcdseal-earlier", []string{rig.Sealing, rig.Earlier}},
 		{"etcdseal-earlier-norule,direct", []string{rig.EarlierNoRule, rig.Direct}},
 	} {

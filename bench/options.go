@@ -110,8 +110,8 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.StringVar(&o.apiServer, "kube-apiserver", "", "kube-apiserver binary to use instead of building the end-to-end tests' version")
 	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
-	flags.StringVar(&o.build.Earlier, "earlier", "", "another etcdseal binary, which is measured in the same rounds as "+strings.Join(rig.EarlierNames, " and ")+
-		", or those of the two that -targets names. It takes part in the calls, wire, fanout and storm; the other parts are of the present one alone")
+	flags.StringVar(&o.build.Earlier, "earlier", "", "another etcdseal binary, which is measured in the same rounds as "+strings.Join(rig.EarlierNames, ", ")+
+		", or as those of them that -targets names. It takes part in the calls, wire, fanout and storm; the other parts are of the present one alone")
 	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
 	flags.StringVar(&o.dir, "dir", "", "where to make the scratch directory that holds etcd's data")
 	return flags, only, targets, short
