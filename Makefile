@@ -50,7 +50,7 @@ bench: bin/bench/bench ## measure etcdseal side by side with a direct etcd, a TC
 	bin/bench/bench -out bin/bench/report $(BENCHFLAGS)
 
 .PHONY: bench-quick
-bench-quick: bin/bench/bench ## measure what matters most of it, in a minute or two
+bench-quick: bin/bench/bench ## measure what matters most of it, in little time
 	bin/bench/bench -quick $(BENCHFLAGS)
 
 .PHONY: bench-micro

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/etcdseal/etcdseal/bench/kube"
 	"github.com/etcdseal/etcdseal/bench/report"
@@ -19,12 +20,16 @@ import (
 
 func TestOptionsReportEverythingAtOnce(t *testing.T) {
 	var stderr bytes.Buffer
-	args := []string{"-only", "get,fly,get", "-targets", "direct,none", "-o", "xml", "-rounds", "0", "-watches", "9", "-secrets", "0", "-profile", "d", "-etcdseal", "e"}
+	args := []string{
+		"-only", "get,fly,get", "-targets", "direct,none", "-o", "xml", "-rounds", "0", "-watches", "9", "-rotated", "19", "-steady", "2m", "-secrets", "0", "-profile", "d", "-etcdseal", "e",
+		"-etcd", t.TempDir(), "-kube-apiserver", "bench_test.go",
+	}
 	_, code, done := parseOptions(args, &stderr)
 	if code != 2 || !done {
 		t.Errorf("exit status %d, done %t, want 2, true", code, done)
 	}
-	for _, want := range []string{`"fly"`, `"get" is given twice`, `"none"`, `"xml"`, "-rounds", "-watches", "-secrets", "-profile"} {
+	for _, want := range []string{`"fly"`, `"get" is given twice`, `"none"`, `"xml"`, "-rounds: 0 is too small; the least is 1", "-watches: 9 is too small; the least is 10",
+		"-rotated: 19 is too small; the least is 20", "-steady: 2m0s is too small; the least is 2m5s", "-secrets", "-profile", "-etcdseal: e must", "-etcd: /", "-kube-apiserver: bench_test.go must"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("%s is not reported in:\n%s", want, stderr.String())
 		}
@@ -44,10 +49,54 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// A program is found wherever it is started from later.
+func TestProgramsAreAbsolute(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("etcd", []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o, _, done := parseOptions([]string{"-etcd", "./etcd", "-etcdseal", "etcd"}, io.Discard)
+	if done || !filepath.IsAbs(o.build.Etcd) || !filepath.IsAbs(o.build.Etcdseal) {
+		t.Errorf("done %t, programs %q, %q, want absolute paths", done, o.build.Etcd, o.build.Etcdseal)
+	}
+}
+
+// What would do nothing is an error.
+func TestOptionsHaveAnEffect(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want string // in the error; empty for none
+	}{
+		{"-only watches", ""},
+		{"-only watches -targets direct", "reading -only: nothing would be measured: watches"},
+		{"-only watches,get -targets direct", ""},
+		{"-only get -profile d", ""},
+		{"-only watches -profile d", "reading -profile"},
+		{"-only get -targets direct -profile d", "reading -profile"},
+		{"-only get -targets etcdseal-earlier -earlier /bin/sh -profile d", "reading -profile"},
+		{"-only storm -earlier /bin/sh", ""},
+		{"-only start -earlier /bin/sh", "reading -earlier"},
+	} {
+		var stderr strings.Builder
+		if _, _, done := parseOptions(strings.Fields(c.args), &stderr); done != (c.want != "") || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%s: done %t, %q, want %q", c.args, done, stderr.String(), c.want)
+		}
+	}
+}
+
 func TestEarlier(t *testing.T) {
-	o, _, done := parseOptions([]string{"-earlier", "old"}, io.Discard)
-	if done || !slices.Contains(o.targets, rig.Earlier) || !slices.Contains(o.targets, rig.EarlierNoRule) {
-		t.Errorf("-earlier: done %t, targets %v", done, o.targets)
+	for _, c := range []struct {
+		targets string
+		want    []string
+	}{
+		{"etcdseal", append([]string{rig.Sealing}, rig.EarlierNames...)},
+		{"etcdseal,etcdseal-earlier", []string{rig.Sealing, rig.Earlier}},
+		{"etcdseal-earlier-norule,direct", []string{rig.EarlierNoRule, rig.Direct}},
+	} {
+		o, _, done := parseOptions([]string{"-earlier", "/bin/sh", "-targets", c.targets}, io.Discard)
+		if diff := cmp.Diff(c.want, o.targets); done || diff != "" {
+			t.Errorf("-earlier -targets %s: done %t, targets (-want +got):\n%s", c.targets, done, diff)
+		}
 	}
 	var stderr strings.Builder
 	if _, code, _ := parseOptions([]string{"-targets", rig.Earlier}, &stderr); code != 2 || !strings.Contains(stderr.String(), "needs -earlier") {
@@ -58,6 +107,12 @@ func TestEarlier(t *testing.T) {
 // TestStepsCoverEveryPart keeps a part from being an option without effect.
 func TestStepsCoverEveryPart(t *testing.T) {
 	have := map[string]bool{}
+	parts := allParts()
+	for _, part := range sealParts {
+		if !slices.Contains(parts, part) {
+			t.Errorf("%s is no part", part)
+		}
+	}
 	for _, s := range steps(t.Context(), nil, options{}, profiles{}, &report.Report{}, io.Discard) {
 		for _, part := range s.parts {
 			have[part] = true
@@ -118,21 +173,5 @@ func TestRender(t *testing.T) {
 		if code := run(t.Context(), args, io.Discard, io.Discard); code != 2 {
 			t.Errorf("%q: exit status %d, want 2", args, code)
 		}
-	}
-}
-
-// TestInterrupted has a run end before it has begun: it must say so and leave nothing.
-func TestInterrupted(t *testing.T) {
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var stderr bytes.Buffer
-	code := run(ctx, []string{"-etcd", "/bin/sleep", "-targets", "direct", "-only", "get", "-dir", dir}, io.Discard, &stderr)
-	if code != 2 || stderr.Len() == 0 {
-		t.Errorf("exit status %d with %q, want 2 and a reason", code, stderr.String())
-	}
-	left, err := os.ReadDir(dir)
-	if err != nil || len(left) > 0 {
-		t.Errorf("%d files are left (%v)", len(left), err)
 	}
 }

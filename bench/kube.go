@@ -37,11 +37,10 @@ func measureKube(ctx context.Context, r *rig.Rig, o options, rep *report.Report,
 		return fmt.Errorf("making scratch directory: %w", err)
 	}
 	found, err := kube.Run(ctx, cfg)
-	if err != nil {
-		return err
+	if found != nil { // with an error it is what was measured before
+		rep.Merge(found)
 	}
-	rep.Merge(found)
-	return nil
+	return err
 }
 
 // kubeComparisons are the plots of that level.

@@ -3,14 +3,17 @@
 // It builds and starts everything it needs on loopback addresses, in a directory that it removes, and takes no input. Targets take turns in short
 // rounds, in changing order, and ratios are taken within a round, so that a machine that gets slower or faster in between does not count.
 //
-//	go run ./bench                                    everything, some 17 minutes, and 6 more to build kube-apiserver the first time
-//	go run ./bench -quick                             what matters most, a minute
+//	go run ./bench                                    everything
+//	go run ./bench -quick                             what matters most
 //	go run ./bench -only get,put -rounds 20           two kinds of calls, more rounds
 //	go run ./bench -out DIR                           the report with plots, as files
+//	go run ./bench -only get -earlier FILE            and another etcdseal in the same rounds, to see what a change has done
 //	go run ./bench -only get -profile DIR             and profiles of etcdseal
 //	go run ./bench render -out DIR FILE.json...       such files from the reports of one or more runs
 //
-// Exit status: 0 when every figure that was measured is within its limit, 1 when one is not, 2 when the benchmark could not run.
+// A run that fails, is interrupted or has no time left reports what it has measured until then.
+//
+// Exit status: 0 when every figure that was measured is within its limit, 1 when one is not, 2 when the benchmark could not run to its end.
 package main
 
 import (
@@ -42,14 +45,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if done {
 		return code
 	}
-	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, opts.timeout, fmt.Errorf("the time for everything, %v, is over; give more with -timeout or measure less with -only", opts.timeout))
 	defer cancel()
 	rep, err := measure(ctx, opts, stderr)
-	if err != nil {
-		fmt.Fprintf(stderr, "bench: %v\n", err)
-		return 2
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	return deliver(rep, opts.output, opts.out, stdout, stderr)
+	return conclude(rep, err, opts, stdout, stderr)
 }
 
 // runTCPCopy is `bench tcpcopy LISTEN TARGET`, a process of its own so that its processor time can be told from the benchmark's.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etcdseal/etcdseal/bench/child"
 	"github.com/etcdseal/etcdseal/bench/fanout"
 	"github.com/etcdseal/etcdseal/bench/idle"
 	"github.com/etcdseal/etcdseal/bench/keys"
@@ -27,9 +29,11 @@ const (
 	stormRounds  = 3
 )
 
-// measure does what the options ask and always leaves no process and no file behind but the binaries, profiles and the report.
+// measure does what the options ask and always leaves no process and no file behind but the binaries, profiles and the report. With an error it
+// returns the report of what was measured before, or nil if that is nothing.
 func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Report, err error) {
-	machine, err := report.ReadMachine(time.Now()) // before the builds, which are load
+	begin := time.Now()
+	machine, err := report.ReadMachine(begin) // before the builds, which are load
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +41,11 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 	if err != nil {
 		return nil, err
 	}
-	version, err := bin.EtcdVersion(ctx)
+	versions, err := versionsOf(ctx, bin, o)
 	if err != nil {
 		return nil, err
 	}
-	machine.Versions = append(machine.Versions, report.Version{Name: "etcd", Version: version})
+	machine.Versions = append(machine.Versions, versions...)
 	profiles, err := newProfiles(o.profile)
 	if err != nil {
 		return nil, err
@@ -55,6 +59,7 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 			cores, othersErr := others.Cores(machine.Cores)
 			rep.Machine.Others, err = cores, errors.Join(err, othersErr)
 			rep.Set("other work, "+strings.Join(o.parts, ", "), fmt.Sprintf("%.1f cores before, %.1f during it", machine.Load, cores))
+			rep.Set("took", fmt.Sprintf("%v for %s", time.Since(begin).Round(time.Second), strings.Join(o.parts, ", ")))
 		}
 	}()
 	r, err := rig.New(ctx, rig.Config{Binaries: bin, Dir: o.dir, Seal: o.needsSeal(), Profiles: profiles.dir, Stderr: stderr})
@@ -64,26 +69,72 @@ func measure(ctx context.Context, o options, stderr io.Writer) (rep *report.Repo
 	if err != nil {
 		return nil, err
 	}
-	rep = &report.Report{Machine: machine}
+	found := &report.Report{Machine: machine}
+	if err := describe(found, o); err != nil {
+		return nil, err
+	}
+	if err := take(steps(ctx, r, o, profiles, found, stderr), o); err != nil {
+		if found.Empty() {
+			return nil, err
+		}
+		found.Set(settingEarly, reason(ctx, err, r.Dir))
+		return found, err
+	}
+	return found, nil
+}
+
+// settingEarly is the setting of a report which does not have all that it was to have.
+const settingEarly = "ended early"
+
+// describe says how it is measured.
+func describe(rep *report.Report, o options) error {
 	rep.Set("etcd", "one member on the same machine, without fsync")
 	rep.Set("rounds", fmt.Sprintf("%d, in which the targets take turns of %s in changing order; ratios are of one round, shown are medians (least..most)", o.rounds, o.duration))
 	rep.Set("clients", fmt.Sprintf("one process with %d connections, on the same machine", turns.Connections))
-	for _, step := range steps(ctx, r, o, profiles, rep, stderr) {
-		if !slices.ContainsFunc(step.parts, o.measures) || step.seal && !o.needsSeal() {
-			continue
-		}
-		if err := step.measure(); err != nil {
-			return nil, fmt.Errorf("measuring %s: %w", strings.Join(step.parts, ", "), err)
-		}
+	if !o.needsSeal() {
+		return nil
 	}
-	return rep, nil
+	shown, err := child.ShownUndumpable()
+	if err != nil {
+		return err
+	}
+	if !shown.PSS {
+		rep.Set("PSS of etcdseal", "is its RSS, in which shared pages count in full: the kernel shows the PSS only to who may trace any process, as root may")
+	}
+	if !shown.Peak {
+		rep.Set("peak RSS of etcdseal", "is since its start, not of a turn: the kernel lets only root reset it")
+	}
+	return nil
 }
 
-// step is one of the measurements, made when any of its parts is asked for.
+// step is one of the measurements, made when any of its parts is measured.
 type step struct {
 	parts   []string
-	seal    bool // whether it is of etcdseal alone
 	measure func() error
+}
+
+// take makes the measurements one after the other, up to the first that fails.
+func take(all []step, o options) error {
+	for _, s := range all {
+		if !slices.ContainsFunc(s.parts, o.measures) {
+			continue
+		}
+		if err := s.measure(); err != nil {
+			return fmt.Errorf("measuring %s: %w", strings.Join(s.parts, ", "), err)
+		}
+	}
+	return nil
+}
+
+// reason is why a run ended early, for a report: a single line without the machine's paths. Whatever fails after the end of ctx fails
+// because of it, so that of the error itself only what was being measured counts.
+func reason(ctx context.Context, err error, scratch string) string {
+	if cause := context.Cause(ctx); cause != nil {
+		measuring, _, _ := strings.Cut(err.Error(), ": ")
+		return measuring + ": " + cause.Error()
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return strings.ReplaceAll(line, scratch+string(filepath.Separator), "")
 }
 
 func steps(ctx context.Context, r *rig.Rig, o options, profiles profiles, rep *report.Report, stderr io.Writer) []step {
@@ -119,15 +170,15 @@ func steps(ctx context.Context, r *rig.Rig, o options, profiles profiles, rep *r
 			}
 			return storm.Measure(ctx, targets, storm.Config{Clients: o.clients, Rounds: stormRounds, Stderr: stderr}, rep)
 		}},
-		step{parts: []string{partWatches}, seal: true, measure: func() error { return idle.Watches(ctx, r, o.watches, rep, stderr) }},
-		step{parts: []string{partPairs}, seal: true, measure: func() error {
+		step{parts: []string{partWatches}, measure: func() error { return idle.Watches(ctx, r, o.watches, rep, stderr) }},
+		step{parts: []string{partPairs}, measure: func() error {
 			return errors.Join(idle.Pairs(ctx, r, o.pairs, false, rep, stderr), idle.Pairs(ctx, r, o.pairs, true, rep, stderr))
 		}},
-		step{parts: []string{partStart}, seal: true, measure: func() error { return idle.Starts(ctx, r, o.starts, rep, stderr) }},
-		step{parts: []string{partCold}, seal: true, measure: func() error { return keys.ColdStart(ctx, r, o.cold-o.cold%keys.ColdDEKs, rep, stderr) }},
-		step{parts: []string{partRotate}, seal: true, measure: func() error { return keys.Rotation(ctx, r, o.rotated-o.rotated%keys.RotatedDEKs, rep, stderr) }},
-		step{parts: []string{partSteady}, seal: true, measure: func() error { return keys.Steady(ctx, r, o.steady, rep, stderr) }},
-		step{parts: []string{partKube, partKubeCold}, seal: true, measure: func() error { return measureKube(ctx, r, o, rep, stderr) }},
+		step{parts: []string{partStart}, measure: func() error { return idle.Starts(ctx, r, o.starts, rep, stderr) }},
+		step{parts: []string{partCold}, measure: func() error { return keys.ColdStart(ctx, r, o.cold-o.cold%keys.ColdDEKs, rep, stderr) }},
+		step{parts: []string{partRotate}, measure: func() error { return keys.Rotation(ctx, r, o.rotated-o.rotated%keys.RotatedDEKs, rep, stderr) }},
+		step{parts: []string{partSteady}, measure: func() error { return keys.Steady(ctx, r, o.steady, rep, stderr) }},
+		step{parts: []string{partKube, partKubeCold}, measure: func() error { return measureKube(ctx, r, o, rep, stderr) }},
 	)
 }
 

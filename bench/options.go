@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +43,9 @@ func allParts() []string {
 	return append(parts, partWire, partFanout, partStorm, partWatches, partPairs, partStart, partCold, partRotate, partSteady, partKube, partKubeCold)
 }
 
+// sealParts are the parts that measure etcdseal alone, whatever else is a target: without an etcdseal among the targets they are left out.
+var sealParts = []string{partWatches, partPairs, partStart, partCold, partRotate, partSteady, partKube, partKubeCold}
+
 // What -quick changes, unless it is said otherwise.
 var quick = map[string]string{
 	"only": "get,put,txn,list,watches,start", "targets": "direct,tcpcopy,etcdseal-norule,etcdseal", "rounds": "5", "duration": "250ms", "rate-duration": "400ms",
@@ -69,7 +75,10 @@ type options struct {
 	build          rig.Build
 }
 
-func (o options) measures(part string) bool { return slices.Contains(o.parts, part) }
+// measures says whether a part is asked for and there is something to measure.
+func (o options) measures(part string) bool {
+	return slices.Contains(o.parts, part) && (o.needsSeal() || !slices.Contains(sealParts, part))
+}
 
 // needsSeal says whether any part of the run starts etcdseal.
 func (o options) needsSeal() bool { return slices.ContainsFunc(o.targets, rig.IsSeal) }
@@ -80,14 +89,14 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.SetOutput(stderr)
 	only = flags.String("only", strings.Join(allParts(), ","), "what to measure, separated by commas")
 	targets = flags.String("targets", strings.Join(rig.TargetNames, ","), "what to put in front of etcd, separated by commas")
-	short = flags.Bool("quick", false, "less of it, in about a minute")
+	short = flags.Bool("quick", false, "only what matters most, in fewer and shorter turns")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds that count, after one that does not")
 	flags.DurationVar(&o.duration, "duration", 300*time.Millisecond, "length of one target's turn in a round")
 	flags.DurationVar(&o.rateDuration, "rate-duration", 500*time.Millisecond, "the same at a fixed rate; 0 measures no latencies")
 	flags.StringVar(&o.output, "o", "table", "output: table or json")
 	flags.StringVar(&o.out, "out", "", "directory to write the report to, with plots")
 	flags.StringVar(&o.profile, "profile", "", "directory to write CPU and heap profiles of etcdseal to, for each workload")
-	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "the time for everything, after which the benchmark gives up")
+	flags.DurationVar(&o.timeout, "timeout", 45*time.Minute, "the time for everything, building included, after which the benchmark reports what it has; all parts together are meant to take less than 30 minutes")
 	flags.IntVar(&o.fanout, "fanout", 1000, "watches that get each event")
 	flags.IntVar(&o.clients, "clients", 500, "clients that connect at once")
 	flags.IntVar(&o.watches, "watches", 10_000, "idle watch streams")
@@ -101,7 +110,8 @@ func (o *options) flags(stderr io.Writer) (flags *flag.FlagSet, only, targets *s
 	flags.StringVar(&o.apiServer, "kube-apiserver", "", "kube-apiserver binary to use instead of building the end-to-end tests' version")
 	flags.StringVar(&o.build.Etcd, "etcd", "", "etcd binary to use instead of building the module's version")
 	flags.StringVar(&o.build.Etcdseal, "etcdseal", "", "etcdseal binary to use instead of building the checkout's")
-	flags.StringVar(&o.build.Earlier, "earlier", "", "another etcdseal binary, which is measured in the same rounds as "+strings.Join(rig.EarlierNames, " and "))
+	flags.StringVar(&o.build.Earlier, "earlier", "", "another etcdseal binary, which is measured in the same rounds as "+strings.Join(rig.EarlierNames, ", ")+
+		", or as those of them that -targets names. It takes part in the calls, wire, fanout and storm; the other parts are of the present one alone")
 	flags.StringVar(&o.build.Dir, "bin", "bin/bench", "where to build the binaries; what is up to date there is not built again")
 	flags.StringVar(&o.dir, "dir", "", "where to make the scratch directory that holds etcd's data")
 	return flags, only, targets, short
@@ -130,11 +140,11 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 		}
 	}
 	o.parts, o.targets = strings.Split(*only, ","), strings.Split(*targets, ",")
-	if o.build.Earlier != "" {
+	if o.build.Earlier != "" && !slices.ContainsFunc(o.targets, isEarlier) {
 		o.targets = append(o.targets, rig.EarlierNames...)
 	}
 	o.build.Seal, o.build.Profile = o.needsSeal(), o.profile != ""
-	if err := o.validate(flags.Args()); err != nil {
+	if err := errors.Join(o.validate(flags.Args()), o.resolve()); err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)
 		return o, 2, true
 	}
@@ -148,7 +158,7 @@ func (o options) validate(rest []string) error {
 		errs = append(errs, fmt.Errorf("reading arguments: %q is not expected", rest))
 	}
 	errs = append(errs, known("-only", o.parts, allParts()), known("-targets", o.targets, slices.Concat(rig.TargetNames, rig.EarlierNames)))
-	if o.build.Earlier == "" && slices.ContainsFunc(o.targets, func(name string) bool { return slices.Contains(rig.EarlierNames, name) }) {
+	if o.build.Earlier == "" && slices.ContainsFunc(o.targets, isEarlier) {
 		errs = append(errs, errors.New("reading -targets: a target that is an earlier etcdseal needs -earlier"))
 	}
 	if o.output != "table" && o.output != "json" {
@@ -157,22 +167,70 @@ func (o options) validate(rest []string) error {
 	if o.profile != "" && o.build.Etcdseal != "" {
 		errs = append(errs, errors.New("reading -profile: a released etcdseal writes no profiles; leave -etcdseal out, so that one that does is built"))
 	}
-	for _, n := range []struct {
-		flag  string
-		value int
-	}{
-		{"-rounds", o.rounds}, {"-duration", int(o.duration)}, {"-timeout", int(o.timeout)}, {"-fanout", o.fanout}, {"-clients", o.clients},
-		{"-watches", o.watches / idle.WatchConnections}, {"-pairs", o.pairs}, {"-starts", o.starts}, {"-cold", o.cold / keys.ColdDEKs},
-		{"-rotated", o.rotated / keys.RotatedDEKs}, {"-steady", int(o.steady / keys.SteadyLeast)}, {"-secrets", o.secrets}, {"-kube-starts", o.kubeStarts},
-	} {
-		if n.value <= 0 {
-			errs = append(errs, fmt.Errorf("reading %s: too small", n.flag))
-		}
-	}
+	errs = append(errs, atLeast("-rounds", o.rounds, 1), atLeast("-duration", o.duration, time.Millisecond), atLeast("-timeout", o.timeout, time.Millisecond),
+		atLeast("-fanout", o.fanout, 1), atLeast("-clients", o.clients, 1), atLeast("-watches", o.watches, idle.WatchConnections), atLeast("-pairs", o.pairs, 1),
+		atLeast("-starts", o.starts, 1), atLeast("-cold", o.cold, keys.ColdDEKs), atLeast("-rotated", o.rotated, keys.RotatedDEKs),
+		atLeast("-steady", o.steady, keys.SteadyLeast), atLeast("-secrets", o.secrets, 1), atLeast("-kube-starts", o.kubeStarts, 1))
 	if o.rateDuration < 0 {
-		errs = append(errs, errors.New("reading -rate-duration: negative"))
+		errs = append(errs, fmt.Errorf("reading -rate-duration: %v is negative; 0 measures no latencies", o.rateDuration))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return o.hasEffect()
+}
+
+// hasEffect reports what would be asked for in vain, of options that are right one by one.
+func (o options) hasEffect() error {
+	var errs []error
+	if !slices.ContainsFunc(o.parts, o.measures) {
+		errs = append(errs, fmt.Errorf("reading -only: nothing would be measured: %s are of etcdseal alone, which -targets does not name", strings.Join(o.parts, ", ")))
+	}
+	calls := func(w workload.Workload) bool { return o.measures(w.Short) }
+	ofPresent := func(target string) bool { return rig.IsSeal(target) && !isEarlier(target) }
+	if o.profile != "" && !(slices.ContainsFunc(workload.All, calls) && slices.ContainsFunc(o.targets, ofPresent)) {
+		errs = append(errs, errors.New("reading -profile: there would be no profile: they are of calls through the present etcdseal; -only must name some, such as get, and -targets one, such as etcdseal"))
+	}
+	withEarlier := func(part string) bool { return o.measures(part) && !slices.Contains(sealParts, part) }
+	if o.build.Earlier != "" && !slices.ContainsFunc(o.parts, withEarlier) {
+		errs = append(errs, errors.New("reading -earlier: it takes part in the calls, wire, fanout and storm, of which -only names none"))
 	}
 	return errors.Join(errs...)
+}
+
+// resolve makes the paths of ready programs absolute, for some are started in other directories, and reports those that are none.
+func (o *options) resolve() error {
+	var errs []error
+	for _, program := range []struct {
+		flag string
+		path *string
+	}{{"-etcd", &o.build.Etcd}, {"-etcdseal", &o.build.Etcdseal}, {"-earlier", &o.build.Earlier}, {"-kube-apiserver", &o.apiServer}} {
+		if *program.path == "" {
+			continue
+		}
+		path, err := filepath.Abs(*program.path)
+		if err == nil {
+			_, err = exec.LookPath(path)
+		}
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause // without the path, which is given already
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("reading %s: %s must be a program: %w", program.flag, *program.path, err))
+			continue
+		}
+		*program.path = path
+	}
+	return errors.Join(errs...)
+}
+
+func isEarlier(target string) bool { return slices.Contains(rig.EarlierNames, target) }
+
+func atLeast[T cmp.Ordered](flag string, value, least T) error {
+	if value >= least {
+		return nil
+	}
+	return fmt.Errorf("reading %s: %v is too small; the least is %v", flag, value, least)
 }
 
 func known(flag string, names, of []string) error {

@@ -22,6 +22,7 @@ const (
 	profileRunning = "running"
 	profileCPU     = "cpu.pprof"
 	profileHeap    = "heap.pprof"
+	profilePartial = "heap.partial" // which becomes the heap's when it is whole
 )
 
 // profiles takes profiles into a directory; none if it is empty.
@@ -47,6 +48,9 @@ func (p profiles) take() func(context.Context, *rig.Target, string, func() error
 		return nil
 	}
 	return func(ctx context.Context, t *rig.Target, workload string, run func() error) error {
+		if err := p.removeStale(); err != nil {
+			return err
+		}
 		if err := t.Process.Signal(syscall.SIGUSR1); err != nil {
 			return err
 		}
@@ -66,6 +70,16 @@ func (p profiles) take() func(context.Context, *rig.Target, string, func() error
 		}
 		return errors.Join(append(errs, os.Remove(filepath.Join(p.dir, profileRunning)))...)
 	}
+}
+
+// removeStale removes what an interrupted run has left, so that it is not taken for what the next signal brings about.
+func (p profiles) removeStale() error {
+	for _, name := range []string{profileRunning, profileCPU, profilePartial, profileHeap} {
+		if err := os.Remove(filepath.Join(p.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing an earlier run's profile: %w", err)
+		}
+	}
+	return nil
 }
 
 // await waits for a file to appear.

@@ -33,6 +33,27 @@ func waitState(t *testing.T, p *Process, frozen bool) {
 	}
 }
 
+// waitFile polls until the process has made a file.
+func waitFile(t *testing.T, p *Process, path string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-p.Exited():
+			t.Fatal(p.Err())
+		case <-ctx.Done():
+			t.Fatalf("waiting for %s: %v", path, ctx.Err())
+		}
+	}
+}
+
 func TestFreezing(t *testing.T) {
 	p, err := Start(Config{Name: "idle", Path: "sleep", Args: []string{"3600"}})
 	if err != nil {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -28,15 +29,16 @@ func (s *side) freeze() error {
 	return nil
 }
 
-// resume lets the side go on where it was. It is enough for one that was frozen for a moment.
+// resume lets the side go on where it was. It is enough for one that was frozen for a moment. All processes are thawed, also when one of them fails:
+// the side counts as frozen until none has.
 func (s *side) resume() error {
-	s.frozen = false
+	var errs []error
 	for _, p := range s.processes() {
-		if err := p.Thaw(); err != nil {
-			return err
-		}
+		errs = append(errs, p.Thaw())
 	}
-	return nil
+	err := errors.Join(errs...)
+	s.frozen = err != nil
+	return err
 }
 
 // thaw lets the side go on and waits until kube-apiserver is ready, has written a secret (a KMS v2 plugin that could not be asked for three minutes makes

@@ -51,7 +51,8 @@ const (
 	SideTLS   = "through etcdseal, TLS" // has no part in what is measured beside calls
 )
 
-// Run measures and leaves no process behind. Of the machine the report has nothing but the version of Kubernetes.
+// Run measures and leaves no process behind. Of the machine the report has nothing but the version of Kubernetes. With an error it returns
+// the report of what was measured before, or nil.
 func Run(ctx context.Context, cfg Config) (rep *report.Report, err error) {
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
@@ -67,18 +68,18 @@ func Run(ctx context.Context, cfg Config) (rep *report.Report, err error) {
 	}
 	if cfg.Calls {
 		if err := measureCalls(ctx, st, rep); err != nil {
-			return nil, err
+			return rep, err
 		}
 	}
 	if err := st.end(SideTLS); err != nil {
-		return nil, err
+		return rep, err
 	}
 	if err := measureStored(ctx, st, rep); err != nil {
-		return nil, err
+		return rep, err
 	}
 	if cfg.Cold > 0 {
 		if err := measureCold(ctx, st, rep); err != nil {
-			return nil, err
+			return rep, err
 		}
 	}
 	return rep, nil

@@ -46,6 +46,9 @@ func prepare(ctx context.Context, o options, stderr io.Writer) (b binaries, err 
 		}
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", *program.path, program.pkg)
 		cmd.Stderr = stderr
+		// The go command removes its own scratch directory when it is interrupted, not when it is killed.
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+		cmd.WaitDelay = 10 * time.Second
 		if err := cmd.Run(); err != nil {
 			return b, fmt.Errorf("building %s (run the benchmark inside the checkout, or give the binary by its flag): %w", program.pkg, err)
 		}

@@ -164,6 +164,9 @@ func (r *Report) Merge(other *Report) {
 	}
 }
 
+// Empty says whether nothing has been found out yet.
+func (r *Report) Empty() bool { return len(r.Rows)+len(r.Latencies)+len(r.Figures) == 0 }
+
 // Met says whether every figure is within its limit.
 func (r *Report) Met() bool {
 	return !slices.ContainsFunc(r.Figures, func(f Figure) bool { return !f.Met })

@@ -13,6 +13,7 @@ package binaries
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,8 +90,8 @@ func raceAvailable() bool {
 
 // Build builds those of the named programs that are missing or out of date,
 // says on progress what it builds, and returns the folder that holds them
-// under their names. A cold build of kube-apiserver takes six minutes on two
-// cores and 2.5 GB of memory. A lock file keeps several processes from
+// under their names. A cold build of kube-apiserver takes minutes
+// and 2.5 GB of memory. A lock file keeps several processes from
 // building at once.
 func Build(ctx context.Context, progress io.Writer, names ...string) (string, error) {
 	root, err := moduleFolder(ctx)
@@ -101,7 +102,7 @@ func Build(ctx context.Context, progress io.Writer, names ...string) (string, er
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", fmt.Errorf("making folder for binaries: %w", err)
 	}
-	unlock, err := lock(filepath.Join(bin, ".lock"))
+	unlock, err := lock(ctx, filepath.Join(bin, ".lock"))
 	if err != nil {
 		return "", err
 	}
@@ -139,6 +140,10 @@ func (p program) build(ctx context.Context, root, bin string, progress io.Writer
 	cmd := exec.CommandContext(ctx, "go", append(args, "-o", binary, p.pkg)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off")
+	// The go command starts no more compilers and removes its scratch directory
+	// when it is interrupted, not when it is killed.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", p.name, err, out)
 	}
@@ -173,17 +178,32 @@ func moduleFolder(ctx context.Context) (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(out))), nil
 }
 
-// lock takes an exclusive lock on the file, waiting for whoever has it. The
-// kernel frees it when the process ends.
-func lock(path string) (unlock func(), err error) {
+// lock takes an exclusive lock on the file, waiting for whoever has it until ctx
+// ends. The kernel frees it when the process ends.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("opening lock of the builds: %w", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("locking the builds: %w", err)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// A call that waits for the lock could not be interrupted.
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			file.Close()
+			return nil, fmt.Errorf("locking the builds: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("waiting for another build to end: %w", ctx.Err())
+		}
 	}
-	return func() { file.Close() }, nil
 }
 
 func isFile(path string) bool {
