@@ -89,7 +89,7 @@ func TestEarlier(t *testing.T) {
 		targets string
 		want    []string
 	}{
-		{"etcdseal", append([]string{rig.Sealing}, rig.EarlierNames...)},
+		{"direct,etcdseal,etcdseal-norule", []string{rig.Direct, rig.Sealing, rig.Earlier, rig.NoRule, rig.EarlierNoRule}},
 		{"etcdseal,etcdseal-earlier", []string{rig.Sealing, rig.Earlier}},
 		{"etcdseal-earlier-norule,direct", []string{rig.EarlierNoRule, rig.Direct}},
 	} {

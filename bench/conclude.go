@@ -15,12 +15,7 @@ import (
 func conclude(rep *report.Report, err error, o options, stdout, stderr io.Writer) int {
 	code := 0
 	if rep != nil {
-		var removing error
-		if o.out != "" {
-			removing = removePlots(o.out)
-		}
 		code = deliver(rep, o.output, o.out, stdout, stderr)
-		err = errors.Join(err, removing)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "bench: %v\n", err)

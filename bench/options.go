@@ -140,8 +140,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, code int, done bo
 		}
 	}
 	o.parts, o.targets = strings.Split(*only, ","), strings.Split(*targets, ",")
-	if o.build.Earlier != "" && !slices.ContainsFunc(o.targets, isEarlier) {
-		o.targets = append(o.targets, rig.EarlierNames...)
+	if o.build.Earlier != "" && !slices.ContainsFunc(o.targets, rig.IsEarlier) {
+		o.targets = rig.WithEarlier(o.targets)
 	}
 	o.build.Seal, o.build.Profile = o.needsSeal(), o.profile != ""
 	if err := errors.Join(o.validate(flags.Args()), o.resolve()); err != nil {
@@ -158,7 +158,7 @@ func (o options) validate(rest []string) error {
 		errs = append(errs, fmt.Errorf("reading arguments: %q is not expected", rest))
 	}
 	errs = append(errs, known("-only", o.parts, allParts()), known("-targets", o.targets, slices.Concat(rig.TargetNames, rig.EarlierNames)))
-	if o.build.Earlier == "" && slices.ContainsFunc(o.targets, isEarlier) {
+	if o.build.Earlier == "" && slices.ContainsFunc(o.targets, rig.IsEarlier) {
 		errs = append(errs, errors.New("reading -targets: a target that is an earlier etcdseal needs -earlier"))
 	}
 	if o.output != "table" && o.output != "json" {
@@ -187,7 +187,7 @@ func (o options) hasEffect() error {
 		errs = append(errs, fmt.Errorf("reading -only: nothing would be measured: %s are of etcdseal alone, which -targets does not name", strings.Join(o.parts, ", ")))
 	}
 	calls := func(w workload.Workload) bool { return o.measures(w.Short) }
-	ofPresent := func(target string) bool { return rig.IsSeal(target) && !isEarlier(target) }
+	ofPresent := func(target string) bool { return rig.IsSeal(target) && !rig.IsEarlier(target) }
 	if o.profile != "" && !(slices.ContainsFunc(workload.All, calls) && slices.ContainsFunc(o.targets, ofPresent)) {
 		errs = append(errs, errors.New("reading -profile: there would be no profile: they are of calls through the present etcdseal; -only must name some, such as get, and -targets one, such as etcdseal"))
 	}
@@ -223,8 +223,6 @@ func (o *options) resolve() error {
 	}
 	return errors.Join(errs...)
 }
-
-func isEarlier(target string) bool { return slices.Contains(rig.EarlierNames, target) }
 
 func atLeast[T cmp.Ordered](flag string, value, least T) error {
 	if value >= least {

@@ -115,6 +115,9 @@ func writeFiles(rep *report.Report, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := removePlots(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Join(dir, plotsDir), 0o755); err != nil {
 		return err
 	}
@@ -151,6 +154,7 @@ What is compared, each between the same client and the same etcd:
 - **etcdseal-norule**: etcdseal, keys under no rule. **etcdseal**: the same process, values sealed and opened.
 - **grpcproxy**: ` + "`etcd grpc-proxy`" + `, which does not seal.
 - **-tls**: client certificates on every leg. tcpcopy-tls copies what is encrypted, etcdseal-tls ends TLS on both sides. They are compared with each other.
+- **-earlier**, if it is there: another binary of etcdseal.
 
 How it is measured:
 
@@ -158,12 +162,14 @@ How it is measured:
 - *At half load*: calls begin at fixed moments, whatever became of earlier ones. A latency counts from the moment at which the call was to begin, so that a stall is not hidden by
   calls that were not made meanwhile (no coordinated omission). How late the client itself was is in the tables. The rate is an eighth of what direct etcd reaches when
   saturated, or a quarter of what the slowest target does, whichever is less: a call that comes alone takes three to five times the processor time of one among many, so that this
-  is what keeps some half of two processors busy.
+  is what keeps some half of two processors busy. The client collects its garbage between turns, not in them; so it does for the fan-out.
 - *CPU/call* is the processor time of the process in between, by the kernel's clock of that process, divided by the calls; *etcd CPU/call* that of etcd.
 - *peak RSS* is the most memory resident at once in a turn, by the kernel's mark.
 - *On the wire*: the client counts what its sockets send and receive, a counting copy in front of etcd what goes by there. TCP's and IP's headers are not in it.
 - *txn*: creations, updates and deletions, a third each, in kube-apiserver's shapes. *mixed*: 60 % reads, 33 % such transactions, 7 % lists of 50; a tenth of the objects are
   secrets under the rule. Lists are pages of 500, at the revision of the first.
 - *watch fan-out*: a put every 200 ms, each received by every watch; from the moment at which the put was to begin.
+- *Figures* are the goals. Of what was measured in rounds the median counts; the range behind it has the median of all possible rounds in it with a probability of nine tenths
+  (for fewer than five rounds it is that of the rounds). A goal inside of that range is *not settled*: another run may tell otherwise.
 
 `
