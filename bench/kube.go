@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/etcdseal/etcdseal/bench/kube"
@@ -16,9 +17,19 @@ import (
 
 // The rounds of calls: a kube-apiserver's are a hundred times as long as etcd's, so that it takes more time to see a difference.
 const (
-	kubeRounds = 9
+	kubeRounds = 7
 	kubeTurn   = 500 * time.Millisecond
 )
+
+// buildAhead builds what measureKube needs while something is measured that other work does not disturb, and returns what waits for it. measureKube says
+// what went wrong.
+func buildAhead(ctx context.Context, o options, stderr io.Writer) (wait func()) {
+	var built sync.WaitGroup
+	if o.measures(partKube) || o.measures(partKubeCold) {
+		built.Go(func() { _, _, _ = o.build.MakeKubernetes(ctx, o.apiServer, stderr) })
+	}
+	return built.Wait
+}
 
 // measureKube measures at the level of Kubernetes, with processes of its own: calls, cold starts, or both.
 func measureKube(ctx context.Context, r *rig.Rig, o options, rep *report.Report, stderr io.Writer) error {

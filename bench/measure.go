@@ -177,7 +177,10 @@ func steps(ctx context.Context, r *rig.Rig, o options, profiles profiles, rep *r
 		step{parts: []string{partStart}, measure: func() error { return idle.Starts(ctx, r, o.starts, rep, stderr) }},
 		step{parts: []string{partCold}, measure: func() error { return keys.ColdStart(ctx, r, o.cold-o.cold%keys.ColdDEKs, rep, stderr) }},
 		step{parts: []string{partRotate}, measure: func() error { return keys.Rotation(ctx, r, o.rotated-o.rotated%keys.RotatedDEKs, rep, stderr) }},
-		step{parts: []string{partSteady}, measure: func() error { return keys.Steady(ctx, r, o.steady, rep, stderr) }},
+		step{parts: []string{partSteady}, measure: func() error {
+			defer buildAhead(ctx, o, stderr)()
+			return keys.Steady(ctx, r, o.steady, rep, stderr)
+		}},
 		step{parts: []string{partKube, partKubeCold}, measure: func() error { return measureKube(ctx, r, o, rep, stderr) }},
 	)
 }
