@@ -104,7 +104,7 @@ func (p *Pair) writeLeg(d Direction, reader bool) {
 			p.kick(d)
 			return
 		}
-		l.answerProbe(probeTime)
+		l.answerProbe()
 		out := l.out
 		l.out, l.relayed, l.writing = nil, 0, true
 		l.taken.Broadcast()

@@ -28,8 +28,8 @@ const (
 type probe struct {
 	waits bool // for its answer
 	since time.Time
-	late  *time.Timer // made for the first one
-	armed bool
+	late  *time.Timer // for an answer that nothing takes along; made for the first one
+	armed bool        // late is running, or about to find out what it is for
 }
 
 // onProbe takes a bandwidth PING that came in on leg d. mu is held.
@@ -71,19 +71,21 @@ func (p *Pair) probeLate(d Direction) {
 		p.mu.Unlock()
 		return
 	}
-	l.answerProbe(probeLimit)
+	l.probe.waits = false
+	l.ping(http2.FlagPingAck, bandwidthPing)
 	p.flushLocked(d)
 }
 
 // answerProbe puts the answer behind what is about to be written, if it has waited
 // long enough. mu is held.
-func (l *leg) answerProbe(after time.Duration) {
-	if l.probe.waits && time.Since(l.probe.since) >= after {
+func (l *leg) answerProbe() {
+	if l.probe.waits && time.Since(l.probe.since) >= probeTime {
 		l.probe.waits = false
 		l.ping(http2.FlagPingAck, bandwidthPing)
 	}
 }
 
+// stop stops the timer, when the pair has ended.
 func (b *probe) stop() {
 	if b.late != nil {
 		b.late.Stop()

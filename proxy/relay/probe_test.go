@@ -66,8 +66,8 @@ func TestBandwidthPingsWait(t *testing.T) {
 	}
 }
 
-// One timer serves the PINGs that come while it runs, each within its own time.
-func TestBandwidthPingsShareATimer(t *testing.T) {
+// The timer of one PING may serve the next, which has a time of its own.
+func TestBandwidthPingsHaveTheirTime(t *testing.T) {
 	pipes(t, Config{}, &testSession{}, func(r *rig) {
 		r.client.call(1, "/p")
 		r.up.headers(3, false, ":status", "200")

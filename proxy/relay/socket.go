@@ -8,10 +8,12 @@ import (
 )
 
 // socket reads from a TCP or unix socket into a buffer that it borrows only once there
-// is something to read: one that waits costs none, however busy it was before. It takes
+// is something to read: one that waits costs none, however busy it was before, unless it
+// waits for the rest of a frame (reader.fill). It takes
 // no more system calls than Read of the connection, which also tries before it waits.
 type socket struct {
-	conn     syscall.RawConn
+	conn     net.Conn
+	raw      syscall.RawConn
 	borrowed *[socketBuffer]byte
 	attempt  func(fd uintptr) bool // try, bound once
 	got      int                   // of the last attempt
@@ -33,7 +35,7 @@ func newSocket(src io.Reader) *socket {
 	if err != nil { // it is closed, and Read says so
 		return nil
 	}
-	s := &socket{conn: raw}
+	s := &socket{conn: src.(net.Conn), raw: raw}
 	s.attempt = s.try
 	return s
 }
@@ -42,7 +44,7 @@ func newSocket(src io.Reader) *socket {
 // valid until the next call.
 func (s *socket) read() (buf []byte, got int, err error) {
 	s.release()
-	if err := s.conn.Read(s.attempt); err != nil {
+	if err := s.raw.Read(s.attempt); err != nil {
 		return nil, 0, err
 	}
 	if s.borrowed == nil {
@@ -71,7 +73,8 @@ func (s *socket) try(fd uintptr) bool {
 	case nil:
 		s.err = io.EOF
 	default:
-		s.err = os.NewSyscallError("read", s.err)
+		local, peer := s.conn.LocalAddr(), s.conn.RemoteAddr() // as Read of the connection says it
+		s.err = &net.OpError{Op: "read", Net: local.Network(), Source: local, Addr: peer, Err: os.NewSyscallError("read", s.err)}
 	}
 	return true
 }

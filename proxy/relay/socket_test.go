@@ -3,9 +3,11 @@ package relay
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ func TestSocket(t *testing.T) {
 				t.Fatalf("read: %d bytes of %d, %v", got, len(buf), err)
 			}
 			s.release()
-			if err := s.conn.Read(func(fd uintptr) bool {
+			if err := s.raw.Read(func(fd uintptr) bool {
 				if s.try(fd) || s.borrowed != nil {
 					t.Errorf("without bytes there: holds a buffer: %t, %v", s.borrowed != nil, s.err)
 				}
@@ -97,6 +99,9 @@ func TestReaderOnASocket(t *testing.T) {
 	}()
 	rd := newReader(b)
 	defer rd.release()
+	if rd.socket == nil {
+		t.Fatal("it is not read as a socket")
+	}
 	for k := range 20 * len(sizes) {
 		i := k % len(sizes)
 		f, err := rd.next()
@@ -107,27 +112,86 @@ func TestReaderOnASocket(t *testing.T) {
 	if _, err := rd.next(); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
+	if rd.socket.borrowed != nil || rd.buf != nil {
+		t.Error("a buffer is left")
+	}
 }
 
-// TestWriteBehindLoans puts frames before, between and behind payloads that are lent.
-func TestWriteBehindLoans(t *testing.T) {
-	a, b := sockets(t, "tcp", "127.0.0.1:0")
-	o := &outgoing{}
-	one, two := &buffer{b: bytes.Repeat([]byte{1}, leastLent)}, &buffer{b: bytes.Repeat([]byte{2}, leastLent)}
-	o.b = append(o.b, "first"...)
-	o.lend(one.b, one)
-	o.lend(two.b, two)
-	o.b = append(o.b, "last"...)
-	want := append(append(append([]byte("first"), one.b...), two.b...), "last"...)
-	if err := o.writeTo(a); err != nil {
-		t.Fatal(err)
+// TestSocketReset compares the error with the one that Read of the connection gives.
+func TestSocketReset(t *testing.T) {
+	read := map[string]func(net.Conn) error{
+		"socket":     func(c net.Conn) error { _, _, err := newSocket(c).read(); return err },
+		"connection": func(c net.Conn) error { _, err := c.Read(make([]byte, 1)); return err },
 	}
-	o.release()
-	a.Close()
-	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v, want %d", len(got), err, len(want))
+	for name, of := range read {
+		a, b := sockets(t, "tcp", "127.0.0.1:0")
+		if err := a.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		a.Close()
+		want := fmt.Sprintf("read tcp %s->%s: read: connection reset by peer", b.LocalAddr(), b.RemoteAddr())
+		if err := of(b); err == nil || err.Error() != want || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
 	}
-	if one.loans != 0 || two.loans != 0 {
-		t.Errorf("not given back: %d, %d", one.loans, two.loans)
+}
+
+// TestBusyWithoutASocket reads what is no socket: a read that fills the small buffer
+// has the next one use a large one, until enough of them are small.
+func TestBusyWithoutASocket(t *testing.T) {
+	frames := func(n, size int) (b []byte) {
+		for range n {
+			b = append(appendFrameHeader(b, size, http2.FrameData, 0, 1), make([]byte, size)...)
+		}
+		return b
 	}
+	src := &reads{}
+	rd := newReader(src)
+	next := func(b []byte, n int) {
+		t.Helper()
+		src.left = append(src.left, b)
+		for range n {
+			if _, err := rd.next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	next(frames(1, 100), 1)
+	if rd.record != nil {
+		t.Error("one small frame has it borrow")
+	}
+	many := frames(40, 100)
+	next(many[:idleBuffer], idleBuffer/109)
+	next(many[idleBuffer:], 40-idleBuffer/109)
+	if rd.record == nil {
+		t.Error("a read that filled the small buffer has it borrow nothing")
+	}
+	for range quietReads + 1 {
+		next(frames(1, 100), 1)
+	}
+	if rd.record != nil {
+		t.Error("it keeps what it borrowed when it is quiet")
+	}
+	next(frames(1, maxFramePayload), 1)
+	if rd.record == nil {
+		t.Error("a large frame has it borrow nothing")
+	}
+	rd.release()
+	if rd.record != nil {
+		t.Error("release leaves the buffer")
+	}
+}
+
+// reads gives out one piece of memory after the other.
+type reads struct{ left [][]byte }
+
+func (r *reads) Read(b []byte) (int, error) {
+	if len(r.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.left[0])
+	if r.left[0] = r.left[0][n:]; len(r.left[0]) == 0 {
+		r.left = r.left[1:]
+	}
+	return n, nil
 }
