@@ -4,9 +4,11 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -165,6 +167,24 @@ func (s *Server) Kill(t testing.TB) {
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.process.Signal(t, syscall.SIGSTOP)
+	// The threads stop when each of them next looks, not when the signal is sent.
+	s.process.WaitFor(t, stopLimit, "etcd to be paused", func(context.Context) error {
+		states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.process.PID()))
+		if err != nil {
+			return err
+		}
+		for _, file := range states {
+			stat, err := os.ReadFile(file)
+			if err != nil {
+				continue // the thread has ended
+			}
+			// The state stands behind the name, which is in brackets (proc_pid_stat(5)).
+			if _, state, ok := strings.Cut(string(stat), ") "); !ok || !strings.HasPrefix(state, "T") {
+				return errors.New("a thread is still running")
+			}
+		}
+		return nil
+	})
 }
 
 // Resume lets a paused server run again.
