@@ -145,7 +145,9 @@ func (s *store) checkSealed(t *testing.T) {
 // writer puts secrets through a proxy, patiently, from a goroutine of its own,
 // until stopped.
 type writer struct {
-	cancel context.CancelFunc
+	end    func() // closes ending, once
+	ending chan struct{}
+	cancel context.CancelFunc // cuts off the put under way
 	done   sync.WaitGroup
 
 	// mu guards the fields below.
@@ -159,27 +161,31 @@ type writer struct {
 func startWriter(t *testing.T, s *store, label string) *writer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{cancel: cancel, values: map[int]map[string][]byte{}}
+	w := &writer{ending: make(chan struct{}), cancel: cancel, values: map[int]map[string][]byte{}}
+	w.end = sync.OnceFunc(func() { close(w.ending) })
 	value := s.lab.secret(t, "writer", 64)
 	w.done.Go(func() {
 		ticker := time.NewTicker(readPause)
 		defer ticker.Stop()
-		for i := 0; ctx.Err() == nil; i++ {
-			<-ticker.C
+		for i := 0; ; i++ {
+			select {
+			case <-w.ending:
+				return
+			case <-ticker.C:
+			}
 			w.mu.Lock()
 			phase := w.phase
 			w.mu.Unlock()
 			key := fmt.Sprintf("%s%s-%06d", etcdseal.SecretsPrefix, label, i)
-			w.note(phase, key, value, patientPut(ctx, s.client, key, string(value)), ctx.Err() != nil)
+			w.note(phase, key, value, patientPut(ctx, s.client, key, string(value)))
 		}
 	})
 	t.Cleanup(w.stop)
 	return w
 }
 
-// note records the outcome of one put; one that was cut off by stop may or may
-// not have happened.
-func (w *writer) note(phase int, key string, value []byte, err error, stopped bool) {
+// note records the outcome of one put.
+func (w *writer) note(phase int, key string, value []byte, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -188,7 +194,7 @@ func (w *writer) note(phase int, key string, value []byte, err error, stopped bo
 			w.values[phase] = map[string][]byte{}
 		}
 		w.values[phase][key] = value
-	case !stopped && w.refused == nil:
+	case w.refused == nil:
 		w.refused = fmt.Errorf("putting %s: %w", key, err)
 	}
 }
@@ -207,8 +213,13 @@ func (w *writer) acknowledged(phase int) int {
 	return len(w.values[phase])
 }
 
-// stop ends the writer and waits for it; it may be called twice.
+// stop ends the writer after the put under way, and waits for it; it may be called
+// twice. A put that was cut off instead could still happen afterwards, after the
+// test has looked at what etcd holds: only one that takes longer than settleLimit
+// is, and it counts as refused.
 func (w *writer) stop() {
-	w.cancel()
+	w.end()
+	limit := time.AfterFunc(settleLimit, w.cancel)
+	defer limit.Stop()
 	w.done.Wait()
 }
