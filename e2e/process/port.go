@@ -16,15 +16,25 @@ const (
 )
 
 // FreeAddress is a loopback address, host:port, on which nothing listens now.
-// Nothing keeps it free: the program should listen on it soon.
+// Until t ends nobody else gets it from FreeAddress, in this process or another:
+// not before the program listens on it, and not while it is restarted.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range portTries {
-		address := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(portCount))
-		listener, err := net.Listen("tcp", address)
+		port := firstPort + rand.IntN(portCount)
+		// A socket with a name in the abstract namespace, which is the network's as ports
+		// are, can be had once, and is gone with its process (unix(7)).
+		reserved, err := net.Listen("unix", fmt.Sprintf("@etcdseal-e2e-port-%d", port))
 		if err != nil {
 			continue
 		}
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			_ = reserved.Close()
+			continue
+		}
+		t.Cleanup(func() { _ = reserved.Close() })
 		if err := listener.Close(); err != nil {
 			t.Fatalf("closing %s: %v", address, err)
 		}
