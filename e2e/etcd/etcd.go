@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/etcdseal/etcdseal/e2e/binaries"
 	"github.com/etcdseal/etcdseal/e2e/pki"
+	"github.com/etcdseal/etcdseal/e2e/poll"
 	"github.com/etcdseal/etcdseal/e2e/process"
 )
 
@@ -233,10 +235,23 @@ func (s *Server) Ctl(t testing.TB, args ...string) string {
 }
 
 // DataHolds reports whether any file of the data folder (store, write-ahead
-// log, snapshots) holds secret, and in which one.
+// log, snapshots) holds secret, and in which one. The server may run.
 func (s *Server) DataHolds(t testing.TB, secret string) (file string, holds bool) {
 	t.Helper()
-	err := filepath.WalkDir(s.dataDir, func(path string, entry os.DirEntry, err error) error {
+	// A file that is gone when it is its turn was renamed or dropped meanwhile: all is
+	// looked at once more, so that nothing is missed.
+	poll.Until(t, commandLimit, "etcd's data folder to be read", func(context.Context) (err error) {
+		file, holds, err = s.dataHolds(secret)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err = poll.Permanent{Err: err}
+		}
+		return err
+	})
+	return file, holds
+}
+
+func (s *Server) dataHolds(secret string) (file string, holds bool, err error) {
+	err = filepath.WalkDir(s.dataDir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || holds {
 			return err
 		}
@@ -249,10 +264,7 @@ func (s *Server) DataHolds(t testing.TB, secret string) (file string, holds bool
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatalf("reading etcd's data folder: %v", err)
-	}
-	return file, holds
+	return file, holds, err
 }
 
 func (s *Server) peerURL() string { return "http://" + s.peer }
