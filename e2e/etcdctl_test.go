@@ -236,23 +236,23 @@ type outcome struct {
 func newControls(t *testing.T) (direct, through *control) {
 	t.Helper()
 	a, b := newSides(t, "")
-	for _, s := range []*side{a, b} {
-		waitStorageVersion(t, s)
-	}
+	waitStorageVersions(t, a, b)
 	return newControl(a), newControl(b)
 }
 
-// waitStorageVersion waits for what an etcd only knows some seconds after its start, and
+// waitStorageVersions waits for what an etcd only knows some seconds after its start, and
 // shows in its status.
-func waitStorageVersion(t *testing.T, s *side) {
+func waitStorageVersions(t *testing.T, sides ...*side) {
 	t.Helper()
-	poll.Until(t, settleLimit, "etcd to know the version of its storage", func(ctx context.Context) error {
-		status, err := etcdserverpb.NewMaintenanceClient(s.behind).Status(ctx, &etcdserverpb.StatusRequest{})
-		if err == nil && status.StorageVersion == "" {
-			err = errors.New("it does not say any")
-		}
-		return err
-	})
+	for _, s := range sides {
+		poll.Until(t, settleLimit, "etcd to know the version of its storage", func(ctx context.Context) error {
+			status, err := etcdserverpb.NewMaintenanceClient(s.behind).Status(ctx, &etcdserverpb.StatusRequest{})
+			if err == nil && status.StorageVersion == "" {
+				err = errors.New("it does not say any")
+			}
+			return err
+		})
+	}
 }
 
 func newControl(s *side) *control {

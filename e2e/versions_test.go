@@ -39,6 +39,9 @@ func TestEtcdVersions(t *testing.T) {
 	for name, version := range versions {
 		t.Run(name, func(t *testing.T) {
 			direct, through := newSides(t, version)
+			if name != "3.5" { // which has none
+				waitStorageVersions(t, direct, through)
+			}
 			runSteps(t, direct, through, allSteps(t))
 			checkVersion(t, through, name)
 			checkSealed(t, through)
