@@ -58,7 +58,7 @@ func TestCertificatesReplaced(t *testing.T) {
 	if _, err := client.Get(call(t), "x"); err != nil {
 		t.Fatalf("getting before the replacement: %v", err)
 	}
-	watch := client.Watch(call(t), "x", clientv3.WithCreatedNotify())
+	watch := client.Watch(within(t, watchLimit), "x", clientv3.WithCreatedNotify())
 	<-watch
 
 	before, err := handshake(call(t), proxy.Address(), l.authority.ClientConfig(t, files))

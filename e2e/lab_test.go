@@ -24,6 +24,9 @@ const (
 	// settleLimit bounds the wait for something that happens by itself: a
 	// reconnect, a healed record, a reloaded file.
 	settleLimit = 60 * time.Second
+	// watchLimit bounds a watch that is open while parts are restarted or waited for,
+	// each of which may take settleLimit.
+	watchLimit = 4 * settleLimit
 	// absenceLimit bounds one attempt at something that may not answer.
 	absenceLimit = 3 * time.Second
 
@@ -155,7 +158,13 @@ func (l *lab) checkDEKs(t *testing.T) int {
 // call is a context for one call of the test.
 func call(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	return within(t, callLimit)
+}
+
+// within is a context that ends with the test, or after limit.
+func within(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	return ctx
 }

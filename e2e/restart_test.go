@@ -76,17 +76,20 @@ func onlySecretsDepend(t *testing.T, c *cluster, w *workload) {
 	w.check(t)
 }
 
-// settle waits until kube-apiserver reads a secret again.
+// settle waits until kube-apiserver reads secrets and config maps again: it has a
+// connection to etcd for each resource, and each of them takes its time to come back.
 func (w *workload) settle(t *testing.T) {
 	t.Helper()
-	for name := range w.secrets {
-		poll.Until(t, settleLimit, "secrets to be readable again", func(ctx context.Context) error {
-			attempt, cancel := context.WithTimeout(ctx, absenceLimit)
-			defer cancel()
-			_, err := w.api.Get(attempt, w.path(), name)
-			return err
-		})
-		return
+	for path, objects := range map[string]map[string][]byte{w.path(): w.secrets, apiserver.ConfigMaps(w.namespace): w.configMaps} {
+		for name := range objects {
+			poll.Until(t, settleLimit, path+" to be readable again", func(ctx context.Context) error {
+				attempt, cancel := context.WithTimeout(ctx, absenceLimit)
+				defer cancel()
+				_, err := w.api.Get(attempt, path, name)
+				return err
+			})
+			break
+		}
 	}
 }
 
@@ -104,7 +107,7 @@ func (w *workload) follow(t *testing.T) *follower {
 	if err != nil {
 		t.Fatalf("listing secrets: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*settleLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), watchLimit)
 	t.Cleanup(cancel)
 	watch, err := w.api.Watch(ctx, w.path(), now.Metadata.ResourceVersion)
 	if err != nil {
