@@ -157,7 +157,7 @@ func (m *migration) copyOf(n int) []byte {
 // killEncrypt starts to encrypt and kills that when the n-th copy is sealed.
 func (m *migration) killEncrypt(t *testing.T, n int) {
 	t.Helper()
-	rate := m.count / 4 // so that it does not get to the end before it is killed
+	rate := m.count / 10 // so that it does not get to the end before it is killed
 	tool := process.Start(t, process.Config{
 		Path: filepath.Join(m.binaries, "etcdseal"), Args: []string{"encrypt", "--config", m.proxy.ConfigFile(), "--yes", "--rate", fmt.Sprint(rate)},
 		Log: process.NewLog(t, fmt.Sprintf("encrypt-%d", n)),
@@ -244,6 +244,7 @@ func (m *migration) verifyAll(t *testing.T) {
 	}
 	m.w.interrupt(t, func() { // it drops segments when it starts
 		m.etcd.Stop(t)
+		m.w.waitLost(t)
 		m.etcd.Run(t)
 	})
 	poll.Until(t, settleLimit, "etcd to drop "+filepath.Base(first), func(context.Context) error {

@@ -20,7 +20,7 @@ import (
 const (
 	// busySecrets is how many secrets a migrateWriter works on.
 	busySecrets = 40
-	// busyLimit bounds a call while something may be away.
+	// busyLimit bounds the calls of a step that begins while something is away.
 	busyLimit = 5 * time.Second
 )
 
@@ -94,7 +94,11 @@ func (w *migrateWriter) step() (idle bool, err error) {
 	if began%2 == 1 && len(secret.may) > 1 {
 		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), busyLimit)
+	limit := 2 * callLimit // a read and a write, which have to succeed
+	if began%2 == 1 {
+		limit = busyLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err = w.change(ctx, name, secret)
 	var wrong *migrateMismatch
@@ -186,6 +190,17 @@ func (w *migrateWriter) interrupt(t *testing.T, do func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t.Logf("interrupted: so far %d writes were acknowledged, %d are of unknown outcome, %d calls failed", w.writes, w.unknown, w.lost)
+}
+
+// waitLost waits until a call has failed. An interruption that is short need not make any
+// fail: kube-apiserver reads once more before it gives up.
+func (w *migrateWriter) waitLost(t *testing.T) {
+	t.Helper()
+	poll.Until(t, settleLimit, "a call of the writer to fail", func(context.Context) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return atLeast(w.lost, 1)
+	})
 }
 
 // finish ends the writer and compares everything that it wrote.
