@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -20,6 +21,9 @@ import (
 	"github.com/etcdseal/etcdseal/e2e/process"
 )
 
+// pythonLimit bounds one run of the script, of which each call has a limit of its own.
+const pythonLimit = 3 * time.Minute
+
 // leastPythonAnswers is how many answers the script prints at least.
 const leastPythonAnswers = 20
 
@@ -31,7 +35,7 @@ func TestPythonClient(t *testing.T) {
 	run := func(target string, more ...string) []string {
 		t.Helper()
 		script := filepath.Join("testdata", "client.py")
-		out := process.Run(t, callLimit, python, append([]string{script, target, descriptors, etcdseal.SecretsPrefix}, more...)...)
+		out := process.Run(t, pythonLimit, python, append([]string{script, target, descriptors, etcdseal.SecretsPrefix}, more...)...)
 		return strings.Split(strings.TrimSpace(out), "\n")
 	}
 	direct, through := newSides(t, "")

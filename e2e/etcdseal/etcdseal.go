@@ -28,7 +28,7 @@ import (
 const (
 	startLimit   = 60 * time.Second
 	stopLimit    = 60 * time.Second
-	commandLimit = 30 * time.Second
+	commandLimit = 60 * time.Second
 	dialLimit    = 10 * time.Second
 	// firstRetry is the pause of a client before it connects again.
 	firstRetry = 5 * time.Millisecond
