@@ -313,7 +313,7 @@ func TestShutdownWaitsForAssistedCalls(t *testing.T) {
 	key := sealedPrefix + "a"
 	_, err := first.client.Put(ctx, key, "sealed")
 	must(t, err)
-	l := newLab(t, setup{etcdURL: first.etcdURL, kek: fake})
+	l := newLab(t, setup{etcdURL: first.etcdURL, kek: fake, grace: boundedFor})
 	release := fake.Block(kek.OpUnwrap)
 	defer release()
 	var waiting sync.WaitGroup

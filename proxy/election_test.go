@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc/codes"
@@ -34,6 +34,7 @@ func TestElection(t *testing.T) {
 		t.Errorf("the campaign's key is %q and etcd holds %q under it", first.Leader.Key, l.stored(t, key))
 	}
 	wantLeader(t, ctx, election, name, "one")
+	wantObserved(t, observed, "one") // now: who begins to observe later sees later values only
 
 	// The same again changes nothing, another value does.
 	before := l.revision(t, key)
@@ -52,13 +53,8 @@ func TestElection(t *testing.T) {
 	if !envelope.Is(l.stored(t, key)) {
 		t.Error("the proclaimed value is not sealed")
 	}
-	for _, want := range []string{"one", "two", "three"} {
-		got, err := observed.Recv()
-		must(t, err)
-		if string(got.Kv.Value) != want {
-			t.Errorf("observed %q, want %q", got.Kv.Value, want)
-		}
-	}
+	wantObserved(t, observed, "two")
+	wantObserved(t, observed, "three")
 	_, err = election.Resign(ctx, &v3electionpb.ResignRequest{Leader: first.Leader})
 	must(t, err)
 	if l.stored(t, key) != nil {
@@ -72,6 +68,15 @@ func wantLeader(t *testing.T, ctx context.Context, election v3electionpb.Electio
 	must(t, err)
 	if string(got.Kv.Value) != value {
 		t.Errorf("the leader says %q, want %q", got.Kv.Value, value)
+	}
+}
+
+func wantObserved(t *testing.T, observed v3electionpb.Election_ObserveClient, value string) {
+	t.Helper()
+	got, err := observed.Recv()
+	must(t, err)
+	if string(got.Kv.Value) != value {
+		t.Errorf("observed %q, want %q", got.Kv.Value, value)
 	}
 }
 
@@ -158,10 +163,7 @@ func TestLock(t *testing.T) {
 	name := []byte(sealedPrefix + "l")
 	held, err := lock.Lock(ctx, &v3lockpb.LockRequest{Name: name})
 	must(t, err)
-	soon, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	_, err = lock.Lock(soon, &v3lockpb.LockRequest{Name: name})
-	wantStatus(t, err, codes.DeadlineExceeded)
+	l.lockInVain(t, lock, name)
 	_, err = lock.Unlock(ctx, &v3lockpb.UnlockRequest{Key: held.Key})
 	must(t, err)
 	_, err = lock.Lock(ctx, &v3lockpb.LockRequest{Name: name})
@@ -171,8 +173,36 @@ func TestLock(t *testing.T) {
 	}
 	// Its key would lie beside the keyring, not in it; but it waits for all keys that
 	// begin with a slash.
-	soon, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	_, err = lock.Lock(soon, &v3lockpb.LockRequest{})
-	wantStatus(t, err, codes.DeadlineExceeded)
+	l.lockInVain(t, lock, nil)
+}
+
+// lockInVain asks for a lock that somebody has, waits until etcd has it in the queue, and
+// gives up. Whoever gives up earlier may leave a key in the queue until its lease ends.
+func (l *lab) lockInVain(t *testing.T, lock v3lockpb.LockClient, name []byte) {
+	t.Helper()
+	ctx := bounded(t)
+	waiting := func() int64 {
+		r, err := l.direct.Get(ctx, string(name)+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		must(t, err)
+		return r.Count
+	}
+	before := waiting()
+	call, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := lock.Lock(call, &v3lockpb.LockRequest{Name: name})
+		ended <- err
+	}()
+	for waiting() == before {
+		select {
+		case err := <-ended:
+			t.Fatalf("the lock of %q was given, or refused: %v", name, err)
+		default:
+		}
+	}
+	giveUp()
+	wantStatus(t, <-ended, codes.Canceled)
+	for waiting() != before { // etcd takes the key out by itself
+	}
 }

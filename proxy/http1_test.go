@@ -26,7 +26,7 @@ func TestNotHTTP2(t *testing.T) {
 			conn, err := net.Dial("tcp", l.address)
 			must(t, err)
 			defer conn.Close()
-			must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+			must(t, conn.SetDeadline(time.Now().Add(boundedFor)))
 			_, err = io.WriteString(conn, c.said)
 			must(t, err)
 			got, err := io.ReadAll(conn)

@@ -56,6 +56,7 @@ type setup struct {
 	allow     []string
 	listen    listen.Config // without an address: plain TCP
 	advertise []string
+	grace     time.Duration // of a shutdown; 0 is 5 s
 }
 
 func newLab(t testing.TB, s setup) *lab {
@@ -96,7 +97,7 @@ func newLabWithoutClient(t testing.TB, s setup) *lab {
 	l.metrics.MustRegister(metrics)
 	l.server = proxy.New(proxy.Config{
 		Listener: ln, Upstream: pool, Keyring: l.keyring, Reserved: etcdstore.DefaultPrefix,
-		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, Advertise: s.advertise, ShutdownGrace: 5 * time.Second,
+		Rules: l.rules(t, s), Metrics: metrics, AllowMethods: s.allow, Advertise: s.advertise, ShutdownGrace: cmp.Or(s.grace, 5*time.Second),
 		Logger: s.logger,
 	})
 	l.run(t, pool, s.still)
@@ -192,9 +193,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// boundedFor is many times what any test takes on a machine with other work, under the
+// race detector: it ends what hangs, and decides nothing else.
+const boundedFor = 5 * time.Minute
+
 // bounded returns a context that no test of this package should outlive.
 func bounded(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), boundedFor)
 	t.Cleanup(cancel)
 	return ctx
 }
