@@ -97,6 +97,9 @@ func (s *httpSide) replace(text string) string {
 func level(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
+		if v["grantedTTL"] != nil && v["TTL"] != "-1" { // the seconds that are left, not those of a lease that is gone
+			v["TTL"] = "some"
+		}
 		for name, inner := range v {
 			switch name {
 			case "cluster_id", "member_id", "raft_term", "ID", "leader", "raftTerm", "raftIndex", "raftAppliedIndex", "dbSize", "dbSizeInUse",

@@ -174,13 +174,18 @@ func TestCancellationArrives(t *testing.T) {
 		for how, want := range map[string]codes.Code{"cancelled": codes.Canceled, "out of time": codes.DeadlineExceeded} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "recorded", "1"))
-				if how == "out of time" {
-					ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+				if how == "out of time" { // but not before the call is there
+					ctx, cancel = context.WithTimeout(ctx, 3*time.Second)
 				}
 				defer cancel()
 				got := make(chan error, 1)
 				go func() { got <- call(ctx) }()
-				there := <-calls
+				var there arrived
+				select {
+				case there = <-calls:
+				case err := <-got:
+					t.Fatalf("the call ended before it was in etcd: %v", err)
+				}
 				if how == "cancelled" {
 					cancel()
 				}
