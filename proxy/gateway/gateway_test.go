@@ -170,7 +170,7 @@ func alarm(t *testing.T, h *Handler) {
 
 // TestUnreachableEtcd answers all the same.
 func TestUnreachableEtcd(t *testing.T) {
-	h := dialed(t, "http://"+freePort(t), upstream.TLS{})
+	h := dialed(t, "http://127.0.0.1:1", upstream.TLS{}) // on which no system listens
 	answer := ask(t, h, "GET", "/health", "")
 	var v struct{ Health, Reason string }
 	if err := json.NewDecoder(answer.Body).Decode(&v); err != nil || answer.StatusCode != 503 || v.Health != "false" || !strings.HasPrefix(v.Reason, "etcdseal: asking etcd: ") {
