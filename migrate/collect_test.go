@@ -458,7 +458,7 @@ func TestCollectAmongWriters(t *testing.T) {
 	g.before = func() error { n++; write(n); return nil }
 	g.after = func() error { write(n + 1); return nil }
 	reader := l.process()
-	c := l.collector(reader, func(c *migrate.CollectorConfig) { c.Store, c.Settle = g, time.Second })
+	c := l.collector(reader, func(c *migrate.CollectorConfig) { c.Store, c.Settle = g, 3*time.Second }) // many times what a write takes that is under way
 	counts := map[migrate.Fate]int{}
 	for round := range 6 {
 		if _, err := l.client.Delete(ctx, prefix, clientv3.WithPrefix()); err != nil {

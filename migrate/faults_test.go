@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -259,7 +260,7 @@ func TestMemberDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hurried := func(c *migrate.Config) { c.Endpoints, c.Timeout = l.endpoints, time.Second }
+	hurried := func(c *migrate.Config) { c.Endpoints, c.Timeout = l.endpoints, 5*time.Second } // those that are up need less
 	_, err = l.engine(l.process(), true, hurried).Purge(t.Context(), client)
 	contains(t, err, "nothing more is defragmented")
 	contains(t, err, name)
@@ -318,15 +319,18 @@ func (l *lab) ready(m *embed.Etcd) {
 	}
 }
 
-// freeAddress returns a loopback address that was free a moment ago.
+// freeAddress returns a loopback address that was free a moment ago. Its port is below those
+// that systems give to outgoing connections, of which one could have it while the member
+// that listens there is stopped.
 func (l *lab) freeAddress() string {
 	l.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.Fatal(err)
+	for {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(10000)))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 func (l *lab) startMember(c embed.Config) {
