@@ -66,7 +66,7 @@ func TestExamineGoesOn(t *testing.T) {
 	t.Cleanup(func() { _ = silent.Close() })
 	dead := "unix://" + l.dir + "/none.sock"
 	p := open(t, l.dir, settings(t, l.dir, l.endpoint, dead, "http://"+silent.Addr().String()))
-	p.Timeout, p.KEKTimeout = 3*time.Second, time.Second
+	p.Timeout, p.KEKTimeout = 10*time.Second, 5*time.Second // of those that answer none needs that long
 	fake(p, "r").Block(kek.OpWrap)
 	found := Examine(t.Context(), p)
 	wants(t, found, Etcd, Problem, dead, "does not answer")

@@ -84,7 +84,7 @@ func get(ctx context.Context, conn *grpc.ClientConn) error {
 func TestRunCountsEveryCall(t *testing.T) {
 	s := &kv{value: make([]byte, 1024)}
 	pool := serve(t, s)
-	got, err := pool.Run(t.Context(), get, 8, 50*time.Millisecond)
+	got, err := pool.Run(t.Context(), get, 8, 500*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}

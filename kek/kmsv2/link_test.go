@@ -84,7 +84,7 @@ func TestRestart(t *testing.T) {
 // What keeps etcdseal from connecting is named.
 func TestUnreachable(t *testing.T) {
 	socket := socketPath(t)
-	k := open(t, Config{Endpoint: "unix://" + socket, Timeout: time.Second})
+	k := open(t, Config{Endpoint: "unix://" + socket, Timeout: 5 * time.Second})
 	_, err := k.Version(t.Context())
 	wantClass(t, "nothing there", err, kek.Unavailable, socket, "no such file", "does it run")
 
