@@ -59,6 +59,7 @@ func inspect(ctx context.Context, args []string, s streams) int {
 	if status, ok := parseFlags(flags, args, s); !ok {
 		return status
 	}
+	s.asJSON(*output)
 	var value []byte
 	var err error
 	switch {

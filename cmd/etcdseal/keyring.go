@@ -25,10 +25,10 @@ func newKEK(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return fail(s, err)
 	}
-	fmt.Fprintf(s.out, `Made the key-encryption key %s, version %s, readable by you alone.
+	_, err = fmt.Fprintf(s.out, `Made the key-encryption key %s, version %s, readable by you alone.
 Keep a copy of it apart from etcd's backups: without it nothing that is sealed under it can be read again.
 `, *out, version)
-	return exitDone
+	return finish(s, exitDone, err)
 }
 
 // localVersion reads a key file back, which proves that it can be used, and

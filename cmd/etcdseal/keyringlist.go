@@ -66,15 +66,17 @@ func printListing(to io.Writer, l *dek.Listing) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	var b strings.Builder
 	for _, r := range l.Records {
 		if r.Err != nil {
-			fmt.Fprintf(to, "Record %s is of no use here: %v\n", r.ID, r.Err)
+			fmt.Fprintf(&b, "Record %s is of no use here: %v\n", r.ID, r.Err)
 		}
 	}
 	for _, id := range l.Tombstones {
-		fmt.Fprintf(to, "Tombstone %s\n", id)
+		fmt.Fprintf(&b, "Tombstone %s\n", id)
 	}
-	return nil
+	_, err := io.WriteString(to, b.String())
+	return err
 }
 
 func versionsOf(r *dek.Record) []dek.KEKVersion {

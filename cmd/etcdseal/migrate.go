@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
@@ -65,6 +67,7 @@ func migrateVerb(ctx context.Context, kind migrate.Kind, args []string, s stream
 	if f.output != "text" && f.output != "json" {
 		return fail(s, fmt.Errorf("-o is %q, want text or json", f.output))
 	}
+	s.asJSON(f.output)
 	job, err := f.job(kind, time.Now())
 	if err != nil {
 		return fail(s, err)
@@ -178,17 +181,7 @@ func (o outcome) status() int {
 // printResult prints how a job ended and returns the exit status.
 func printResult(s streams, o outcome, output string) int {
 	r := o.result
-	switch {
-	case output == outputJSON:
-		if err := printJSON(s.out, resultJSON(o)); err != nil {
-			return fail(s, err)
-		}
-	case r.DryRun && o.err == nil:
-		printPlan(s.out, r)
-	default:
-		printText(s.out, r)
-		printPurged(s.out, o.purged)
-	}
+	printing := o.print(s.out, output)
 	for _, p := range r.Problems {
 		fmt.Fprintf(s.err, "etcdseal: %s: %v\n", shown(string(p.Key)), p.Err)
 	}
@@ -204,5 +197,21 @@ func printResult(s streams, o outcome, output string) int {
 	if o.purgeErr != nil {
 		fmt.Fprintf(s.err, "etcdseal: %v\n", o.purgeErr)
 	}
-	return o.status()
+	return finish(s, o.status(), printing)
+}
+
+// print prints what is known of a job and its purge.
+func (o outcome) print(to io.Writer, output string) error {
+	if output == outputJSON {
+		return printJSON(to, resultJSON(o))
+	}
+	var b strings.Builder
+	if o.result.DryRun && o.err == nil {
+		printPlan(&b, o.result)
+	} else {
+		printText(&b, o.result)
+		printPurged(&b, o.purged)
+	}
+	_, err := io.WriteString(to, b.String())
+	return err
 }

@@ -61,7 +61,7 @@ func rotate(ctx context.Context, args []string, s streams) int {
 // finish returns a verb's status, unless its output could not be printed.
 func finish(s streams, status int, err error) int {
 	if err != nil {
-		return fail(s, fmt.Errorf("printing: %w", err))
+		return report(s, fmt.Errorf("printing: %w", err))
 	}
 	return status
 }

@@ -20,6 +20,9 @@ const (
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	// json is set once a verb knows that its output is to be JSON, which a failure is
+	// then, too. nil: it never is.
+	json *bool
 }
 
 // verb is one thing that etcdseal can do.
@@ -53,7 +56,7 @@ func verbs() []verb {
 
 // run carries out one command line and returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	s := streams{in: stdin, out: stdout, err: stderr}
+	s := streams{in: stdin, out: stdout, err: stderr, json: new(bool)}
 	if len(args) == 0 {
 		fmt.Fprint(s.err, usage())
 		return exitUnable
@@ -126,8 +129,29 @@ func required(flags *flag.FlagSet, name, value string, s streams) bool {
 	return false
 }
 
-// fail reports why a verb could not run.
+// fail reports why a verb could not run. Where JSON was asked for, the standard output gets
+// it as well, so that whoever reads that never finds it empty.
 func fail(s streams, err error) int {
+	if s.json != nil && *s.json {
+		_ = printJSON(s.out, failureOutput{text(err)}) // the status and the standard error say it, too
+	}
+	return report(s, err)
+}
+
+// failureOutput is the JSON of a verb that could not run.
+type failureOutput struct {
+	Error string `json:"error"`
+}
+
+// report is fail for a verb that has printed what it has to say, or could not.
+func report(s streams, err error) int {
 	fmt.Fprintf(s.err, "etcdseal: %v\n", err)
 	return exitUnable
+}
+
+// asJSON notes in which form a verb is to print.
+func (s streams) asJSON(output string) {
+	if s.json != nil {
+		*s.json = output == outputJSON
+	}
 }

@@ -50,6 +50,7 @@ func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
 		fmt.Fprintf(s.err, "etcdseal %s: -o is json or left out, not %q\n\n%s", f.set.Name(), *f.output, flagUsage(f.set))
 		return exitUnable, false
 	}
+	s.asJSON(*f.output)
 	return exitDone, true
 }
 

@@ -65,6 +65,7 @@ func verify(ctx context.Context, args []string, s streams) int {
 	if *output != "text" && *output != "json" {
 		return fail(s, fmt.Errorf("-o is %q, want text or json", *output))
 	}
+	s.asJSON(*output)
 	if *dir != "" && (*history || *prefix != "") {
 		return fail(s, fmt.Errorf("--data-dir goes with neither --history nor --prefix"))
 	}
@@ -168,7 +169,7 @@ func (v *verification) end(err error) int {
 	printing := v.print(err == nil)
 	switch {
 	case err != nil:
-		return fail(v.s, fmt.Errorf("could not look at everything: %w", err))
+		return report(v.s, fmt.Errorf("could not look at everything: %w", err))
 	case v.report.Total > 0:
 		return finish(v.s, exitFound, printing)
 	}

@@ -17,8 +17,8 @@ func printVersion(_ context.Context, args []string, s streams) int {
 	if status, ok := parseFlags(flag.NewFlagSet("version", flag.ContinueOnError), args, s); !ok {
 		return status
 	}
-	fmt.Fprintf(s.out, "etcdseal %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return exitDone
+	_, err := fmt.Fprintf(s.out, "etcdseal %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return finish(s, exitDone, err)
 }
 
 // buildVersion returns version, or what the go command knows of a build that was
