@@ -147,7 +147,7 @@ func fateText(r *migrate.Collected) string {
 		if r.Key == nil {
 			return "put back: etcd was put back to an older state meanwhile, so that what needs it is not known"
 		}
-		return fmt.Sprintf("put back: a value was written meanwhile, one is %s", r.Key)
+		return fmt.Sprintf("put back: a value was written meanwhile, one is %s", shown(string(r.Key)))
 	case migrate.FateFailed:
 		return "not removed: " + text(r.Err)
 	default:
