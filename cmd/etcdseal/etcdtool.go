@@ -18,10 +18,12 @@ type etcdTool struct {
 	end    func() // ends what goes on beside
 }
 
-// openEtcdTool is openTool for verbs that work on values. Its listener is not touched, so
-// that a proxy may run beside. The caller closes the tool.
+// openEtcdTool opens what verbs need that work on values. Its listener is not touched, so
+// that a proxy may run beside. Rotation is left to proxies and to `etcdseal rotate`: these
+// verbs may run for long, some of them only look, and their configuration may be one that is
+// being tried out. The caller closes the tool.
 func openEtcdTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *etcdTool, err error) {
-	d, err := openTool(ctx, file, stdout, logger)
+	d, err := openOpener(ctx, file, stdout, logger)
 	if err != nil {
 		return nil, err
 	}

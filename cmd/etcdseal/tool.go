@@ -54,10 +54,23 @@ func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
 	return exitDone, true
 }
 
-// openTool opens the keyring of a configuration, and nothing that listens. What it does
-// with keys is audited as by serve; lines for the standard output go to the given writer,
-// since a verb prints there. The daemon is closed by the caller.
-func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
+// openTool is openOpener for the verbs that are about how records are wrapped.
+func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (*daemon, error) {
+	d, err := openOpener(ctx, file, stdout, logger)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.wrapBy(d.config); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openOpener opens the keyring of a configuration, and nothing that listens. It rewraps no
+// record. What it does with keys is audited as by serve; lines for the standard output go to
+// the given writer, since a verb prints there. The daemon is closed by the caller.
+func openOpener(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
 	cfg, err := loadConfig(file)
 	if err != nil {
 		return nil, err
@@ -73,7 +86,7 @@ func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.L
 			return nil, err
 		}
 	}
-	return d, d.wrapBy(cfg)
+	return d, nil
 }
 
 // wrapBy has the keyring's records wrapped by the KEKs of all rules, of those that do not
