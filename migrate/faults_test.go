@@ -354,3 +354,32 @@ func (l *lab) begin(c *embed.Config) *embed.Etcd {
 	})
 	return m
 }
+
+// TestDryRunAsksOnce has a dry run not ask for the size of a database of which it may read
+// nothing: an etcd that does not answer would be waited for twice.
+func TestDryRunAsksOnce(t *testing.T) {
+	l := newLab(t)
+	asked := &asking{Maintenance: l.client}
+	e := l.engine(l.process(), true, func(c *migrate.Config) { c.KV, c.Maintenance = untelling{l.client}, asked })
+	if _, err := e.Run(t.Context(), migrate.Job{Kind: migrate.Encrypt, DryRun: true}); !errors.Is(err, rpctypes.ErrPermissionDenied) || asked.n != 0 {
+		t.Errorf("got %v after %d questions", err, asked.n)
+	}
+}
+
+// untelling is an etcd that tells nothing.
+type untelling struct{ clientv3.KV }
+
+func (untelling) Get(context.Context, string, ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return nil, rpctypes.ErrPermissionDenied
+}
+
+// asking counts who asks for a member's state.
+type asking struct {
+	clientv3.Maintenance
+	n int
+}
+
+func (a *asking) Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	a.n++
+	return a.Maintenance.Status(ctx, endpoint)
+}

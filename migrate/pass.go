@@ -53,8 +53,10 @@ func batchOf(perSecond int) int {
 
 // passes goes over everything until there is nothing left to do.
 func (r *run) passes(ctx context.Context) error {
-	if err := r.checkQuota(ctx); err != nil && !r.job.DryRun {
-		return err
+	if !r.job.DryRun { // which ends with a look at it
+		if err := r.checkQuota(ctx); err != nil {
+			return err
+		}
 	}
 	for {
 		r.result.Passes++
