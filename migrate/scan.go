@@ -62,11 +62,15 @@ type Scanner struct {
 // goroutine, which also calls found.
 func NewScanner(rules []Rule, found func(Finding)) (*Scanner, error) {
 	s := &Scanner{rules: newRuleSet(rules, ""), found: found, chunk: scanChunk}
-	for _, sp := range s.rules.spans("") {
+	sealing := slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool { return r.Sealer == nil })
+	for _, sp := range newRuleSet(sealing, "").spans("") {
 		if sp.key == "\x00" || len(sp.key) < minScanning {
 			return nil, fmt.Errorf("making scanner: %w", ErrShortPrefix)
 		}
 		s.prefixes = append(s.prefixes, []byte(sp.key))
+	}
+	if len(s.prefixes) == 0 {
+		return nil, fmt.Errorf("making scanner: %w says `seal: true`, so that nothing would be looked for", ErrNoRule)
 	}
 	return s, nil
 }

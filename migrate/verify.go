@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
@@ -101,12 +102,19 @@ func (v *verifier) look(ctx context.Context, kv *mvccpb.KeyValue, place Place) e
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case passing(err):
+	case untold(err):
 		return fmt.Errorf("opening %q: %w", kv.Key, err)
 	}
 	v.result.Findings++
 	v.found(Finding{Place: place, Key: kv.Key, Revision: kv.ModRevision, Err: err})
 	return nil
+}
+
+// untold reports whether an error says nothing about the value that was to be opened: a KEK
+// does not answer, or the keyring's etcd does not say what the record is, or not to this user.
+func untold(err error) bool {
+	_, refused := errors.AsType[rpctypes.EtcdError](err)
+	return refused || passing(err)
 }
 
 // opens reports whether a value is sealed and can be opened.

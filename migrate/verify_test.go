@@ -1,6 +1,7 @@
 package migrate_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -236,6 +238,36 @@ func TestScanBoundaries(t *testing.T) {
 	if _, err := migrate.NewScanner([]migrate.Rule{{Prefix: "/r", Sealer: &dek.Sealer{}}}, nil); !errors.Is(err, migrate.ErrShortPrefix) {
 		t.Errorf("a short prefix: %v", err)
 	}
+	// Of rules that do not seal nothing is looked for.
+	if _, err := migrate.NewScanner([]migrate.Rule{{Prefix: "/r"}, {Prefix: prefix, Sealer: &dek.Sealer{}}}, nil); err != nil {
+		t.Errorf("a short prefix that does not seal: %v", err)
+	}
+	if _, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix}}, nil); !errors.Is(err, migrate.ErrNoRule) {
+		t.Errorf("no rule that seals: %v", err)
+	}
+}
+
+// TestVerifyRefused has an etcd that does not let the keyring be read: that says nothing
+// about a value.
+func TestVerifyRefused(t *testing.T) {
+	l := newLab(t)
+	l.put(prefix+"a", "plain")
+	l.run(l.engine(l.process(), true), migrate.Job{Kind: migrate.Encrypt})
+	e := l.engine(l.process(), true, func(c *migrate.Config) { c.Keyring = refused{} })
+	_, err := e.Verify(t.Context(), "", false, func(f migrate.Finding) { t.Errorf("found %q: %v", f.Key, f.Err) })
+	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("verify: %v", err)
+	}
+	if _, err := e.Survey(t.Context()); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("survey: %v", err)
+	}
+}
+
+// refused is a keyring that etcd's user may not read.
+type refused struct{ migrate.Keyring }
+
+func (refused) OpenKey(context.Context, envelope.ID) (*envelope.Key, error) {
+	return nil, fmt.Errorf("reading record: %w", rpctypes.ErrPermissionDenied)
 }
 
 // record is a record of etcd's database.
