@@ -13,6 +13,7 @@ type chunk struct {
 	file             *os.File
 	start, end, size int64 // of the chunk, and of the file
 
+	known           bool // that the file is one of etcd's
 	records, sealed int64
 	found           []Finding
 	err             error

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/etcdseal/etcdseal/crypto/envelope"
 )
@@ -29,6 +30,8 @@ const (
 var (
 	// ErrInUse says that a data directory belongs to an etcd that runs.
 	ErrInUse = errors.New("an etcd is using it, so that it changes while it is read: stop that member, or take a copy (of its disk, at one moment)")
+	// ErrNotEtcd says that nothing of etcd's is where it was looked for.
+	ErrNotEtcd = errors.New("nothing in it is etcd's, neither a database nor a log, so that this says nothing about any: name a member's data directory or a snapshot; a copy that is compressed or encrypted has to be unpacked first")
 	// ErrShortPrefix says that a rule's prefix is too short to be looked for.
 	ErrShortPrefix = fmt.Errorf("prefixes of less than %d bytes cannot be looked for in files", minScanning)
 )
@@ -55,6 +58,7 @@ type Scanner struct {
 	prefixes [][]byte
 	found    func(Finding)
 	chunk    int64 // size of one
+	known    bool  // a file was one of etcd's
 	result   Scanned
 }
 
@@ -103,6 +107,9 @@ func (s *Scanner) Scan(ctx context.Context, path string) error {
 	if len(s.result.Files) == before {
 		return fmt.Errorf("scanning %s: there is no file in it", path)
 	}
+	if !s.known {
+		return fmt.Errorf("scanning %s: %w", path, ErrNotEtcd)
+	}
 	return nil
 }
 
@@ -114,6 +121,7 @@ func (s *Scanner) take(c *chunk) error {
 	if c.start == 0 {
 		s.result.Files = append(s.result.Files, c.file.Name())
 	}
+	s.known = s.known || c.known || c.records > 0
 	s.result.Bytes += c.end - c.start
 	s.result.Records += c.records
 	s.result.Sealed += c.sealed
@@ -133,6 +141,7 @@ func (s *Scanner) look(c *chunk, buf []byte) {
 		c.err = err
 		return
 	}
+	c.known = c.start == 0 && ofEtcd(c.file.Name(), buf)
 	for _, prefix := range s.prefixes {
 		from, to := int(c.start-base), int(c.end-base)
 		for at := from; at < to; at++ {
@@ -144,6 +153,24 @@ func (s *Scanner) look(c *chunk, buf []byte) {
 			s.candidate(c, buf, base, at)
 		}
 	}
+}
+
+// databaseMagic is in the head of the first two pages of etcd's database, after 16 bytes of
+// each (go.etcd.io/bbolt's meta).
+const databaseMagic = 0xED0CDAED
+
+// ofEtcd reports whether a file that begins so is one of etcd's: a segment of the log by its
+// name, whatever became of what is in it, a database by its content, whatever its name.
+func ofEtcd(name string, begin []byte) bool {
+	if strings.Contains(filepath.Base(name), ".wal") {
+		return true
+	}
+	for _, page := range []int{0, 4 << 10, 16 << 10, 64 << 10} { // the sizes of pages there are
+		if at := page + 16; len(begin) >= at+4 && binary.LittleEndian.Uint32(begin[at:]) == databaseMagic {
+			return true
+		}
+	}
+	return false
 }
 
 // candidate looks at a place where a key may begin.

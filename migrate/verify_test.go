@@ -247,6 +247,35 @@ func TestScanBoundaries(t *testing.T) {
 	}
 }
 
+// TestScanNotEtcd has files in which a member's plaintext would not be found.
+func TestScanNotEtcd(t *testing.T) {
+	meta := make([]byte, 8<<10)
+	binary.LittleEndian.PutUint32(meta[4<<10+16:], 0xED0CDAED) // the first page is broken
+	for _, tt := range []struct {
+		name    string
+		content []byte
+		want    error
+	}{
+		{"db.gz", []byte("\x1f\x8b compressed"), migrate.ErrNotEtcd},
+		{"db", nil, migrate.ErrNotEtcd},
+		{"snapshot.db", meta, nil},
+		{"0000000000000000-0000000000000000.wal.broken", make([]byte, 100), nil},
+		{"anything", record(prefix+"a", "plain"), nil},
+	} {
+		path := filepath.Join(t.TempDir(), tt.name)
+		if err := os.WriteFile(path, tt.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := migrate.NewScanner([]migrate.Rule{{Prefix: prefix, Sealer: &dek.Sealer{}}}, func(migrate.Finding) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Scan(t.Context(), path); !errors.Is(err, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 // TestVerifyRefused has an etcd that does not let the keyring be read: that says nothing
 // about a value.
 func TestVerifyRefused(t *testing.T) {
