@@ -35,7 +35,7 @@ func status(ctx context.Context, args []string, s streams) int {
 	}
 	values := d.survey(ctx, *scan)
 	code := values.status()
-	if code == exitDone && len(found.Missing)+len(found.Strange)+len(found.Unreadable)+len(found.KEKs) > 0 {
+	if code == exitDone && len(found.Missing)+len(found.Strange)+len(found.Unreadable)+len(found.Unopened)+len(found.KEKs) > 0 {
 		code = exitFound
 	}
 	now := time.Now()
@@ -68,6 +68,9 @@ func printStatus(to io.Writer, found *dek.Status, file string) error {
 	}
 	for _, id := range found.Unreadable {
 		fmt.Fprintf(to, "DEK %s is wrapped by no KEK of this configuration\n", id)
+	}
+	for _, one := range found.Unopened {
+		fmt.Fprintf(to, "DEK %s is opened by no KEK of this configuration: %v\n", one.ID, one.Err)
 	}
 	for _, one := range unknown(found) {
 		fmt.Fprintf(to, "Record %s is unknown to this configuration: %s\n", one.DEK, one.Error)
@@ -168,6 +171,7 @@ type statusOutput struct {
 	Versions   []versionStatusOutput `json:"versions"`
 	Missing    []missingOutput       `json:"missing"`
 	Unreadable []string              `json:"unreadable"`
+	Unopened   []unknownOutput       `json:"unopened"`
 	Unknown    []unknownOutput       `json:"unknown"`
 	Leftover   []leftoverOutput      `json:"leftover"`
 	KEKs       []kekErrorOutput      `json:"kekErrors"`
@@ -210,7 +214,7 @@ type unknownOutput struct {
 func newStatusOutput(found *dek.Status, file string) statusOutput {
 	out := statusOutput{
 		Keyring: found.Keyring, Records: found.Records, Tombstones: found.Tombstones,
-		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Leftover: []leftoverOutput{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
+		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Unopened: []unknownOutput{}, Leftover: []leftoverOutput{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
 	}
 	for _, v := range found.Versions {
 		out.Versions = append(out.Versions, versionStatusOutput{
@@ -223,6 +227,9 @@ func newStatusOutput(found *dek.Status, file string) statusOutput {
 	}
 	for _, l := range found.Leftover {
 		out.Leftover = append(out.Leftover, leftoverOutput{l.KEK, l.Records, l.Alone, dropCommand(l, file)})
+	}
+	for _, one := range found.Unopened {
+		out.Unopened = append(out.Unopened, unknownOutput{one.ID.String(), text(one.Err)})
 	}
 	for _, id := range found.Unreadable {
 		out.Unreadable = append(out.Unreadable, id.String())

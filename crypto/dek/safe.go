@@ -18,7 +18,8 @@ type doubt struct {
 
 // prove opens records without each version of a KEK that is in them and would be called
 // safe: that is said of no version that a record needs since its other wrappings are no
-// good. A KEK that did not answer is not asked again.
+// good. It also opens those of which nothing else has shown that they can be. A KEK that did
+// not answer is not asked again.
 func (c *counting) prove(ctx context.Context, records []*Record) {
 	silent := map[string]error{}
 	for _, r := range records {
@@ -36,6 +37,7 @@ func (c *counting) prove(ctx context.Context, records []*Record) {
 			}
 			return err
 		}
+		c.open(r, opens)
 		seen := map[KEKVersion]bool{}
 		for _, w := range r.Wrappings {
 			key := KEKVersion{w.KEK, w.Version}
@@ -48,6 +50,18 @@ func (c *counting) prove(ctx context.Context, records []*Record) {
 				c.doubt(key, c.openWithout(r, key, opens))
 			}
 		}
+	}
+}
+
+// open notes a record that no KEK's current version wraps if no wrapping gives its DEK. One
+// that a current version wraps was proved by whoever rewrapped it.
+func (c *counting) open(r *Record, opens func(*Wrapping) error) {
+	current := func(w Wrapping) bool { return c.versions[KEKVersion{w.KEK, w.Version}].Current }
+	if !c.m.wraps.canOpen(r, nobody) || slices.ContainsFunc(r.Wrappings, current) {
+		return
+	}
+	if err := c.openWithout(r, KEKVersion{}, opens); err != nil && !passing(err) {
+		c.out.Unopened = append(c.out.Unopened, UnopenedRecord{r.ID, err})
 	}
 }
 

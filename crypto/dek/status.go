@@ -27,6 +27,9 @@ type Status struct {
 	Strange map[envelope.ID]error
 	// Unreadable are the records of which no KEK is configured.
 	Unreadable []envelope.ID
+	// Unopened are the records that no KEK's current version wraps, and that no
+	// configured KEK opens: they are denied, or the KEK is another one than it was.
+	Unopened []UnopenedRecord
 	// KEKs are those that did not say which version they have.
 	KEKs []KEKError
 }
@@ -50,6 +53,12 @@ func newDEKStatus(r *Record) DEKStatus {
 type MissingWrapping struct {
 	ID  envelope.ID
 	KEK string
+}
+
+// UnopenedRecord is a record of which no wrapping gave the DEK.
+type UnopenedRecord struct {
+	ID  envelope.ID
+	Err error // the last wrapping's
 }
 
 // LeftoverKEK is a KEK that wraps records and that no rule names.
@@ -80,8 +89,8 @@ type VersionStatus struct {
 func (v *VersionStatus) Safe() bool { return len(v.Because) == 0 }
 
 // Status reads the keyring and asks the KEKs for their versions. Before it calls a version
-// safe that is in records, it opens each of them by another wrapping: so it unwraps nothing
-// once all records are rewrapped. The error says that the keyring could not be read.
+// safe that is in records, it opens each of them by another wrapping, and it opens those that
+// are wrapped by no KEK's current version: so it unwraps nothing once all records are rewrapped. The error says that the keyring could not be read.
 func (m *Manager) Status(ctx context.Context) (*Status, error) {
 	records, err := m.list(ctx)
 	if err != nil {

@@ -136,6 +136,39 @@ func TestStatusUnwrapsNothingInVain(t *testing.T) {
 	})
 }
 
+// TestUnopened has the key of a KEK replaced by another one, as when somebody makes the key
+// file anew: what only the old one wraps cannot be opened any more.
+func TestUnopened(t *testing.T) {
+	for name, test := range map[string]struct {
+		recovery []string
+		fail     func(w *world)
+		want     int
+	}{
+		"rotated":             {nil, func(*world) {}, 0},
+		"replaced":            {nil, func(w *world) { w.main.FailVersion("1", kek.NotFound) }, 2},
+		"with a recovery KEK": {[]string{recovery}, func(w *world) { w.main.FailVersion("1", kek.NotFound) }, 0},
+		"does not answer":     {nil, func(w *world) { w.main.Fail(kek.Unavailable, kek.OpUnwrap) }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.deks(2, test.recovery...)
+				m := w.manager()
+				w.wrapBy(m, main, test.recovery...)
+				w.main.Rotate("2")
+				w.deks(1, test.recovery...)
+				test.fail(w)
+				s, err := m.Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(s.Unopened) != test.want || test.want > 0 && kek.ClassOf(s.Unopened[0].Err) != kek.NotFound {
+					t.Errorf("got %+v, want %d", s.Unopened, test.want)
+				}
+			})
+		})
+	}
+}
+
 // TestLeftover lists the KEKs that wrap records and that no rule names.
 func TestLeftover(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
