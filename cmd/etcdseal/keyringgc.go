@@ -93,7 +93,7 @@ func (t *etcdTool) collect(ctx context.Context, collector *migrate.Collector, pl
 		if err := printCollection(s.err, plan, true); err != nil {
 			return err
 		}
-		if !confirm(s, fmt.Sprintf("Remove %s for good?", records(len(due)))) {
+		if !confirm(ctx, s, fmt.Sprintf("Remove %s for good?", records(len(due)))) {
 			return errDeclined
 		}
 	}
@@ -190,14 +190,19 @@ type collectedOutput struct {
 	Fate    string `json:"fate"`
 	Values  int64  `json:"values"`
 	History int64  `json:"history"`
-	Key     string `json:"key,omitempty"`
-	Error   string `json:"error,omitempty"`
+	*keyJSON
+	Error string `json:"error,omitempty"`
 }
 
 func newCollectionOutput(c *migrate.Collection, dry bool) collectionOutput {
 	out := collectionOutput{DryRun: dry, Revision: c.Revision, Compacted: c.Compacted, Records: []collectedOutput{}, Unchecked: text(c.Unchecked)}
 	for _, r := range c.Records {
-		out.Records = append(out.Records, collectedOutput{r.ID.String(), string(r.Fate), r.Live, r.Past, string(r.Key), text(r.Err)})
+		one := collectedOutput{DEK: r.ID.String(), Fate: string(r.Fate), Values: r.Live, History: r.Past, Error: text(r.Err)}
+		if r.Key != nil {
+			key := newKeyJSON(r.Key)
+			one.keyJSON = &key
+		}
+		out.Records = append(out.Records, one)
 	}
 	return out
 }

@@ -67,7 +67,7 @@ func importKeyring(ctx context.Context, args []string, s streams) int {
 	}
 	if !flags.options.DryRun && importWrites(done) > 0 {
 		if !*flags.yes {
-			if err := askImport(done, s); err != nil {
+			if err := askImport(ctx, done, s); err != nil {
 				return fail(s, err)
 			}
 		}
@@ -77,11 +77,11 @@ func importKeyring(ctx context.Context, args []string, s streams) int {
 }
 
 // askImport shows what an import would do, and asks.
-func askImport(planned []dek.Imported, s streams) error {
+func askImport(ctx context.Context, planned []dek.Imported, s streams) error {
 	if err := printImport(s.err, planned, true); err != nil {
 		return err
 	}
-	if !confirm(s, fmt.Sprintf("Put in %s?", records(importWrites(planned)))) {
+	if !confirm(ctx, s, fmt.Sprintf("Put in %s?", records(importWrites(planned)))) {
 		return errDeclined
 	}
 	return nil

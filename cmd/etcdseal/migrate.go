@@ -137,7 +137,7 @@ func (t *etcdTool) migrate(ctx context.Context, job migrate.Job, f migrateFlags,
 			return fail(s, err)
 		}
 		printPlan(s.err, planned)
-		if !confirm(s, fmt.Sprintf("%s %d values in %v?", job.Kind, planned.Left, t.config.Etcd.Endpoints)) {
+		if !confirm(ctx, s, fmt.Sprintf("%s %d values in %v?", job.Kind, planned.Left, t.config.Etcd.Endpoints)) {
 			return fail(s, errDeclined)
 		}
 	}
@@ -150,7 +150,7 @@ func (t *etcdTool) migrate(ctx context.Context, job migrate.Job, f migrateFlags,
 	var purgeErr error
 	// A run that stopped near the quota needs it more than any other.
 	if f.purge && !job.DryRun && (err == nil || errors.Is(err, migrate.ErrUnfinished) || errors.Is(err, migrate.ErrQuota)) {
-		if !f.yes && !confirm(s, purgeQuestion) {
+		if !f.yes && !confirm(ctx, s, purgeQuestion) {
 			purgeErr = errDeclined
 		} else {
 			purged, purgeErr = engine.Purge(ctx, t.client)

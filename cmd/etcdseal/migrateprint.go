@@ -59,7 +59,7 @@ type migrateJSON struct {
 }
 
 type problemJSON struct {
-	Key   string `json:"key"`
+	keyJSON
 	Error string `json:"error"`
 }
 
@@ -80,7 +80,7 @@ func resultJSON(o outcome) migrateJSON {
 		Changed: r.Changed, ChangedBytes: r.ChangedBytes, Left: r.Left, Retried: r.Retried, Seconds: r.Elapsed.Seconds(), Problems: []problemJSON{}, Omitted: r.Omitted,
 	}
 	for _, p := range r.Problems {
-		j.Problems = append(j.Problems, problemJSON{string(p.Key), p.Err.Error()})
+		j.Problems = append(j.Problems, problemJSON{newKeyJSON(p.Key), p.Err.Error()})
 	}
 	if e := r.Estimate; e != nil {
 		j.Estimate = &estimateJSON{Values: e.Values, Bytes: e.Bytes, Growth: e.Growth, Seconds: e.Duration.Seconds(), Fits: e.Fits()}

@@ -43,7 +43,7 @@ func rotate(ctx context.Context, args []string, s streams) int {
 		if err := printRotation(s.err, planned, true); err != nil {
 			return fail(s, err)
 		}
-		if !confirm(s, fmt.Sprintf("Rewrap %s?", records(len(planned.Changed)))) {
+		if !confirm(ctx, s, fmt.Sprintf("Rewrap %s?", records(len(planned.Changed)))) {
 			return fail(s, errDeclined)
 		}
 	}

@@ -159,7 +159,7 @@ type ruleOutput struct {
 }
 
 type undecryptableOutput struct {
-	Key   string `json:"key"`
+	keyJSON
 	Error string `json:"error"`
 }
 
@@ -187,6 +187,6 @@ func (v survey) fill(out *statusOutput, keyring *dek.Status, now time.Time) {
 		out.Rules = append(out.Rules, one)
 	}
 	for _, p := range v.found.Undecryptable {
-		out.Undecryptable = append(out.Undecryptable, undecryptableOutput{string(p.Key), p.Err.Error()})
+		out.Undecryptable = append(out.Undecryptable, undecryptableOutput{newKeyJSON(p.Key), p.Err.Error()})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/etcdseal/etcdseal/config"
 	"github.com/etcdseal/etcdseal/crypto/dek"
@@ -126,15 +127,41 @@ func printJSON(to io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// confirm asks a yes-or-no question; everything but "y" and "yes" is no.
-func confirm(s streams, question string) bool {
+// keyJSON is a key of etcd in JSON, which cannot hold all bytes that a key may have.
+type keyJSON struct {
+	Key   string `json:"key"`
+	Bytes []byte `json:"keyBase64,omitempty"` // the key itself, where Key is not
+}
+
+func newKeyJSON(key []byte) keyJSON {
+	if utf8.Valid(key) {
+		return keyJSON{Key: string(key)}
+	}
+	return keyJSON{Key: string(key), Bytes: key}
+}
+
+// confirm asks a yes-or-no question; everything but "y" and "yes" is no, and so is the end
+// of ctx. Whoever is waited for then is left waiting: the process is about to end.
+func confirm(ctx context.Context, s streams, question string) bool {
 	fmt.Fprintf(s.err, "%s [y/N] ", question)
-	var answer string
-	if _, err := fmt.Fscanln(s.in, &answer); err != nil {
+	said := make(chan string, 1)
+	go func() { // ends with an answer, or with the process
+		var answer string
+		if _, err := fmt.Fscanln(s.in, &answer); err != nil {
+			answer = ""
+		}
+		said <- answer
+	}()
+	select {
+	case <-ctx.Done():
 		fmt.Fprintln(s.err)
 		return false
+	case answer := <-said:
+		if answer == "" {
+			fmt.Fprintln(s.err)
+		}
+		return answer == "y" || answer == "yes"
 	}
-	return answer == "y" || answer == "yes"
 }
 
 // errDeclined says that a person did not want what a verb would have done.

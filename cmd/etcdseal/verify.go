@@ -34,8 +34,8 @@ type verifyReport struct {
 }
 
 type findingJSON struct {
-	Place    string `json:"place"`
-	Key      string `json:"key"`
+	Place string `json:"place"`
+	keyJSON
 	Revision int64  `json:"revision,omitempty"`
 	File     string `json:"file,omitempty"`
 	Offset   int64  `json:"offset,omitempty"`
@@ -156,7 +156,7 @@ func (v *verification) found(f migrate.Finding) {
 	case v.text:
 		fmt.Fprintf(v.s.out, "%s: revision %d: %s: %v\n", f.Place, f.Revision, shown(string(f.Key)), f.Err)
 	case len(v.report.Findings) < maxFindings:
-		v.report.Findings = append(v.report.Findings, findingJSON{string(f.Place), string(f.Key), f.Revision, f.File, f.Offset, f.Kind, f.Err.Error()})
+		v.report.Findings = append(v.report.Findings, findingJSON{string(f.Place), newKeyJSON(f.Key), f.Revision, f.File, f.Offset, f.Kind, f.Err.Error()})
 	}
 }
 
