@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -382,4 +383,49 @@ type asking struct {
 func (a *asking) Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
 	a.n++
 	return a.Maintenance.Status(ctx, endpoint)
+}
+
+// TestPurgeAsksOnce has a member that is down be asked once, though it is both configured and
+// in the list of members: it is waited for for long.
+func TestPurgeAsksOnce(t *testing.T) {
+	const down = "http://down"
+	asked := &downAt{endpoint: down}
+	l := newLab(t)
+	asked.Maintenance = l.client
+	e := l.engine(l.process(), true, func(c *migrate.Config) {
+		c.Maintenance, c.Endpoints = asked, []string{l.endpoint, down}
+	})
+	_, err := e.Purge(t.Context(), listed{l.client, &pb.Member{ID: 7, Name: "seven", ClientURLs: []string{down}}})
+	if err == nil || !strings.Contains(err.Error(), "member 7 (seven) cannot be reached") || asked.n != 1 {
+		t.Errorf("got %v after %d questions", err, asked.n)
+	}
+}
+
+// downAt has one endpoint not answer.
+type downAt struct {
+	clientv3.Maintenance
+	endpoint string
+	n        int
+}
+
+func (d *downAt) Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	if endpoint == d.endpoint {
+		d.n++
+		return nil, context.DeadlineExceeded
+	}
+	return d.Maintenance.Status(ctx, endpoint)
+}
+
+// listed adds a member to those of a cluster.
+type listed struct {
+	clientv3.Cluster
+	member *pb.Member
+}
+
+func (l listed) MemberList(ctx context.Context, opts ...clientv3.OpOption) (*clientv3.MemberListResponse, error) {
+	answer, err := l.Cluster.MemberList(ctx, opts...)
+	if err == nil {
+		answer.Members = append(answer.Members, l.member)
+	}
+	return answer, err
 }

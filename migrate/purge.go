@@ -104,9 +104,13 @@ func (e *Engine) members(ctx context.Context, cluster clientv3.Cluster) ([]Purge
 	if err != nil {
 		return nil, fmt.Errorf("listing members: %w", err)
 	}
-	found := map[uint64]PurgedMember{}
+	found, asked := map[uint64]PurgedMember{}, map[string]bool{}
 	var errs []error
 	ask := func(endpoint string) {
+		if asked[endpoint] { // one that does not answer is waited for once
+			return
+		}
+		asked[endpoint] = true
 		bounded, cancel := context.WithTimeout(ctx, e.Timeout)
 		defer cancel()
 		status, err := e.Maintenance.Status(bounded, endpoint)
