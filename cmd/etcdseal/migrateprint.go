@@ -29,8 +29,11 @@ func printPlan(to io.Writer, r *migrate.Result) {
 	}
 }
 
-// printText says what was done.
+// printText says what was done. If nothing was even looked at, the error says it all.
 func printText(to io.Writer, r *migrate.Result) {
+	if r.Passes == 0 {
+		return
+	}
 	fmt.Fprintf(to, "%s: %d values written (%d bytes before) in %s, %d passes\n", r.Kind, r.Changed, r.ChangedBytes, r.Elapsed.Round(time.Millisecond), r.Passes)
 	fmt.Fprintf(to, "  the last pass, at revision %d: %d keys under the rules, %d as wanted, %d empty, %d not concerned, %d left, %d problems\n",
 		r.Revision, r.Keys, r.Done, r.Empty, r.Others, r.Left, int64(len(r.Problems))+r.Omitted)
