@@ -10,8 +10,8 @@
 //
 // Only one thing is lost: if it is told of no call at all, the watching thread may sleep
 // while the others are busy, and nobody then sees to goroutines whose sockets have become
-// ready while one that always finds something to read keeps a processor. So with one read in
-// tellEvery comes a call that it is told of and that takes no time.
+// ready while one that always finds something to read keeps a processor. So whoever reads
+// tellEvery times without having to wait makes a call that it is told of and that takes no time.
 package socket
 
 import (
@@ -25,7 +25,8 @@ import (
 const (
 	// BufferSize is the size of what Borrow returns.
 	BufferSize = 128 << 10
-	// tellEvery is how many reads come to one call that the scheduler is told of.
+	// tellEvery is how many reads in a row, without a wait, come to one call that the scheduler
+	// is told of.
 	tellEvery = 64
 )
 
@@ -46,7 +47,7 @@ type input struct {
 	read, borrow func(fd uintptr) bool // the attempts, bound once
 	into         []byte                // where Read wants what comes
 	borrowed     *[BufferSize]byte
-	reads        uint32
+	streak       uint32 // reads since the last that had to wait
 	got          int
 	err          error
 }
@@ -144,7 +145,7 @@ func (c *Conn) tryBorrow(fd uintptr) bool {
 // try is one attempt to read into b.
 func (c *Conn) try(fd uintptr, b []byte) bool {
 	in := &c.in
-	if in.reads++; in.reads%tellEvery == 0 {
+	if in.streak++; in.streak%tellEvery == 0 {
 		tell()
 	}
 	n, err := read(fd, b)
@@ -154,6 +155,7 @@ func (c *Conn) try(fd uintptr, b []byte) bool {
 	in.got, in.err = max(n, 0), nil
 	switch {
 	case err == syscall.EAGAIN:
+		in.streak = 0
 		return false
 	case err != nil:
 		in.err = c.failed("read", err)
