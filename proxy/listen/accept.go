@@ -8,9 +8,11 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/etcdseal/etcdseal/proxy/socket"
 )
 
-// Accept waits for the next connection and returns it before a single byte of it was read: pass it to Handshake in a goroutine of its own. Failures that
+// Accept waits for the next connection and returns it, a *socket.Conn, before a single byte of it was read: pass it to Handshake in a goroutine of its own. Failures that
 // pass (no file descriptor left, a peer that was gone before it was accepted) are logged and waited out. Any error that is returned is final; it
 // is net.ErrClosed after Close.
 func (l *Listener) Accept() (net.Conn, error) {
@@ -18,7 +20,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.net.Accept()
 		if err == nil {
-			return conn, nil
+			return socket.New(conn), nil
 		}
 		select {
 		case <-l.closing:

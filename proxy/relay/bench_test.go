@@ -107,22 +107,9 @@ func (w *wire) await(id uint32) error {
 	}
 }
 
-func loopback(b *testing.B) (a, c net.Conn) {
-	ln := listen(b)
-	defer ln.Close()
-	a, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
-	if c, err = ln.Accept(); err != nil {
-		b.Fatal(err)
-	}
-	return a, c
-}
-
 func benchmark(b *testing.B, route func(string) Route, request, response int) {
-	client, clientEnd := loopback(b)
-	up, upEnd := loopback(b)
+	client, clientEnd := sockets(b)
+	up, upEnd := sockets(b)
 	hello := appendSettings(nil, http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxWindow})
 	hello = appendWindowUpdate(hello, 0, maxWindow-defaultWindow)
 	_, _ = client.Write(append([]byte(http2.ClientPreface), hello...))

@@ -3,6 +3,8 @@ package relay
 import (
 	"net"
 	"sync"
+
+	"github.com/etcdseal/etcdseal/proxy/socket"
 )
 
 const (
@@ -26,7 +28,7 @@ type outgoing struct {
 	loans []loan
 	lent  int // bytes of them
 
-	parts, left net.Buffers // of the write that is under way
+	parts [][]byte // of the write that is under way
 }
 
 // loan is a payload that comes after the first at bytes of outgoing.b.
@@ -68,9 +70,7 @@ func (o *outgoing) writeTo(conn net.Conn) error {
 	if at < len(o.b) {
 		o.parts = append(o.parts, o.b[at:])
 	}
-	o.left = o.parts
-	_, err := o.left.WriteTo(conn)
-	return err
+	return conn.(*socket.Conn).WriteParts(o.parts) // nothing else is lent to
 }
 
 // release gives what was lent back, and o to whoever needs one next. Pair.mu is
@@ -81,7 +81,7 @@ func (o *outgoing) release() {
 	}
 	clear(o.loans)
 	clear(o.parts)
-	o.b, o.loans, o.lent, o.parts, o.left = o.b[:0], o.loans[:0], 0, o.parts[:0], nil
+	o.b, o.loans, o.lent, o.parts = o.b[:0], o.loans[:0], 0, o.parts[:0]
 	if cap(o.b) <= 2*outSoft {
 		outgoings.Put(o)
 	}
@@ -90,9 +90,6 @@ func (o *outgoing) release() {
 // gathers reports whether several pieces of memory can be written to a
 // connection at once. For one with TLS each would become a record.
 func gathers(conn net.Conn) bool {
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return true
-	}
-	return false
+	_, ok := conn.(*socket.Conn)
+	return ok
 }

@@ -8,7 +8,7 @@ import (
 
 // TestWriteBehindLoans puts frames before, between and behind payloads that are lent.
 func TestWriteBehindLoans(t *testing.T) {
-	a, b := sockets(t, "tcp", "127.0.0.1:0")
+	a, b := sockets(t)
 	o := &outgoing{}
 	one, two := &buffer{b: bytes.Repeat([]byte{1}, leastLent)}, &buffer{b: bytes.Repeat([]byte{2}, leastLent)}
 	o.b = append(o.b, "first"...)

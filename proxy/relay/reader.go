@@ -8,30 +8,28 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/etcdseal/etcdseal/proxy/socket"
 )
 
 const (
-	// socketBuffer is what a socket is read into.
-	socketBuffer = 128 << 10
-	// recordBuffer is the same for what cannot tell beforehand whether there is
-	// anything to read, such as TLS, which gives out a record of 16 KiB at most.
+	// recordBuffer is what is read into from a connection that cannot tell beforehand whether
+	// there is anything to read, such as TLS, which gives out a record of 16 KiB at most.
 	recordBuffer = 32 << 10
 	idleBuffer   = 2 << 10 // what a quiet connection of that kind waits with
 	// quietReads is how many small reads in a row make it quiet.
 	quietReads = 8
 )
 
-var (
-	socketBuffers = sync.Pool{New: func() any { return new([socketBuffer]byte) }}
-	recordBuffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }}
-)
+var recordBuffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }}
 
 // reader cuts a connection into frames. One goroutine uses it. While a socket has
-// nothing to read it costs no buffer; another connection costs idleBuffer bytes when it
-// is quiet and borrows a larger one when it is busy.
+// nothing to read it costs no buffer, however busy it was before, unless it waits for the
+// rest of a frame; another connection costs idleBuffer bytes when it is quiet and borrows a
+// larger buffer when it is busy.
 type reader struct {
 	src    io.Reader
-	socket *socket // nil if src is not one
+	socket *socket.Conn // nil if src is not one
 	idle   []byte
 	record *[recordBuffer]byte
 	buf    []byte // idle, the record's or the socket's
@@ -44,8 +42,8 @@ type reader struct {
 }
 
 func newReader(src io.Reader) *reader {
-	rd := &reader{src: src, socket: newSocket(src), made: time.Now()}
-	if rd.socket == nil {
+	rd := &reader{src: src, made: time.Now()}
+	if rd.socket, _ = src.(*socket.Conn); rd.socket == nil {
 		rd.idle = make([]byte, idleBuffer)
 		rd.buf = rd.idle
 	}
@@ -114,7 +112,8 @@ func (rd *reader) need(n int) error {
 func (rd *reader) fill(n int) (got int, err error) {
 	if rd.socket != nil && rd.r == rd.w {
 		rd.r, rd.w = 0, 0
-		rd.buf, got, err = rd.socket.read()
+		rd.socket.GiveBack()
+		rd.buf, got, err = rd.socket.Borrow()
 		return got, err
 	}
 	rd.makeRoom(n)
@@ -161,7 +160,7 @@ func (rd *reader) judge(got int) {
 // release gives borrowed buffers back. The reader is not used afterwards.
 func (rd *reader) release() {
 	if rd.socket != nil {
-		rd.socket.release()
+		rd.socket.GiveBack()
 	}
 	if rd.record != nil {
 		recordBuffers.Put(rd.record)

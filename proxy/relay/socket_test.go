@@ -2,83 +2,34 @@ package relay
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"net"
-	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/etcdseal/etcdseal/proxy/socket"
 )
 
 // sockets returns both ends of a connection.
-func sockets(t *testing.T, network, address string) (a, b net.Conn) {
-	ln, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
+func sockets(tb testing.TB) (a, b net.Conn) {
+	tb.Helper()
+	ln := listen(tb)
 	defer ln.Close()
-	if a, err = net.Dial(network, ln.Addr().String()); err != nil {
-		t.Fatal(err)
+	a, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
 	}
 	if b, err = ln.Accept(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return a, b
-}
-
-func TestSocket(t *testing.T) {
-	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "s")} {
-		t.Run(network, func(t *testing.T) {
-			a, b := sockets(t, network, address)
-			s := newSocket(b)
-			if _, err := a.Write([]byte("xy")); err != nil {
-				t.Fatal(err)
-			}
-			if buf, got, err := s.read(); got != 2 || err != nil || string(buf[:2]) != "xy" || len(buf) != socketBuffer {
-				t.Fatalf("read: %d bytes of %d, %v", got, len(buf), err)
-			}
-			s.release()
-			if err := s.raw.Read(func(fd uintptr) bool {
-				if s.try(fd) || s.borrowed != nil {
-					t.Errorf("without bytes there: holds a buffer: %t, %v", s.borrowed != nil, s.err)
-				}
-				return true
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.SetReadDeadline(time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			var timeout net.Error
-			if _, _, err := s.read(); !errors.As(err, &timeout) || !timeout.Timeout() {
-				t.Errorf("past the deadline: %v", err)
-			}
-			if err := b.SetReadDeadline(time.Time{}); err != nil {
-				t.Fatal(err)
-			}
-			a.Close()
-			if _, got, err := s.read(); got != 0 || err != io.EOF {
-				t.Errorf("at the end: %d bytes, %v", got, err)
-			}
-			b.Close()
-			if _, _, err := s.read(); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("closed: %v", err)
-			}
-			if s.borrowed != nil {
-				t.Error("a buffer is left")
-			}
-		})
-	}
+	tb.Cleanup(func() { a.Close(); b.Close() })
+	return socket.New(a), socket.New(b)
 }
 
 // TestReaderOnASocket reads frames of all sizes that arrive in pieces.
 func TestReaderOnASocket(t *testing.T) {
-	a, b := sockets(t, "tcp", "127.0.0.1:0")
+	a, b := sockets(t)
 	var sent []byte
 	sizes := []int{0, 1, 100, idleBuffer, maxFramePayload, 0, maxFramePayload - 1}
 	for range 20 {
@@ -112,27 +63,8 @@ func TestReaderOnASocket(t *testing.T) {
 	if _, err := rd.next(); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
-	if rd.socket.borrowed != nil || rd.buf != nil {
+	if rd.buf != nil {
 		t.Error("a buffer is left")
-	}
-}
-
-// TestSocketReset compares the error with the one that Read of the connection gives.
-func TestSocketReset(t *testing.T) {
-	read := map[string]func(net.Conn) error{
-		"socket":     func(c net.Conn) error { _, _, err := newSocket(c).read(); return err },
-		"connection": func(c net.Conn) error { _, err := c.Read(make([]byte, 1)); return err },
-	}
-	for name, of := range read {
-		a, b := sockets(t, "tcp", "127.0.0.1:0")
-		if err := a.(*net.TCPConn).SetLinger(0); err != nil {
-			t.Fatal(err)
-		}
-		a.Close()
-		want := fmt.Sprintf("read tcp %s->%s: read: connection reset by peer", b.LocalAddr(), b.RemoteAddr())
-		if err := of(b); err == nil || err.Error() != want || !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s: %v, want %s", name, err, want)
-		}
 	}
 }
 

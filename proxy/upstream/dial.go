@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/etcdseal/etcdseal/proxy/socket"
 )
 
 // userTimeout is how long bytes may stay unacknowledged, or a window closed, before the kernel gives a connection to etcd up (TCP_USER_TIMEOUT,
@@ -22,8 +24,8 @@ func newDialer() *net.Dialer {
 	}
 }
 
-// Conn is a raw connection to one endpoint: TCP, a unix socket, or TLS with HTTP/2 negotiated over either. The embedded net.Conn is a *net.TCPConn,
-// *net.UnixConn or *tls.Conn. Nothing was written to it or read from it.
+// Conn is a raw connection to one endpoint: TCP, a unix socket, or TLS with HTTP/2 negotiated over either. The embedded net.Conn is a *socket.Conn or
+// a *tls.Conn. Nothing was written to it or read from it.
 type Conn struct {
 	net.Conn
 	pool     *Pool
@@ -113,9 +115,13 @@ func (p *Pool) attempt(ctx context.Context, e *endpoint, n int) (net.Conn, error
 
 // connect opens a connection to an endpoint, with TLS if the endpoint has it.
 func (p *Pool) connect(ctx context.Context, e *endpoint) (net.Conn, error) {
-	raw, err := p.dial(ctx, e.network, e.target)
-	if err != nil || !e.secure {
-		return raw, err
+	plain, err := p.dial(ctx, e.network, e.target)
+	if err != nil {
+		return nil, err
+	}
+	raw := socket.New(plain)
+	if !e.secure {
+		return raw, nil
 	}
 	conn, err := p.handshake(ctx, e.host, raw)
 	if err != nil {

@@ -1,0 +1,262 @@
+// Package socket reads from and writes to TCP and unix sockets by system calls that
+// Go's scheduler is not told of.
+//
+// What net.Conn does tells it of each one, in case it takes long: that wakes the thread
+// that watches the others (sysmon), has it look every 20 us as long as it finds system
+// calls that take longer than that, as large writes do, and has another thread woken to go
+// on in place of this one. For a relay, which does little else than such calls, that
+// is a fifth of its processor time (docs/PERFORMANCE.md). A socket's calls need none of
+// it: they never block, and take as long as copying the bytes does.
+//
+// Only one thing is lost: if it is told of no call at all, the watching thread may sleep
+// while the others are busy, and nobody then sees to goroutines whose sockets have become
+// ready while one that always finds something to read keeps a processor. So whoever reads
+// tellEvery times without having to wait makes a call that it is told of and that takes no time.
+package socket
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+const (
+	// BufferSize is the size of what Borrow returns.
+	BufferSize = 128 << 10
+	// tellEvery is how many reads in a row, without a wait, come to one call that the scheduler
+	// is told of.
+	tellEvery = 64
+)
+
+var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
+
+// Conn is a connection over a TCP or unix socket. Like any net.Conn it may be used by several
+// goroutines at once.
+type Conn struct {
+	net.Conn
+	raw syscall.RawConn
+	in  input
+	out output
+}
+
+// input is what goes on in the one call that reads.
+type input struct {
+	mu           sync.Mutex
+	read, borrow func(fd uintptr) bool // the attempts, bound once
+	into         []byte                // where Read wants what comes
+	borrowed     *[BufferSize]byte
+	streak       uint32 // reads since the last that had to wait
+	got          int
+	err          error
+}
+
+// output is the same for the one that writes.
+type output struct {
+	mu      sync.Mutex
+	write   func(fd uintptr) bool
+	left    []byte   // of what Write writes
+	parts   [][]byte // or of what WriteParts writes
+	written int
+	err     error
+}
+
+// New returns c over a Conn, or c itself if it is no socket.
+func New(c net.Conn) net.Conn {
+	var raw syscall.RawConn
+	var err error
+	switch s := c.(type) {
+	case *net.TCPConn:
+		raw, err = s.SyscallConn()
+	case *net.UnixConn:
+		raw, err = s.SyscallConn()
+	default:
+		return c
+	}
+	if err != nil { // it is closed, and says so by itself
+		return c
+	}
+	conn := &Conn{Conn: c, raw: raw}
+	conn.in.read, conn.in.borrow, conn.out.write = conn.tryRead, conn.tryBorrow, conn.tryWrite
+	return conn
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	in := &c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.into = b
+	defer func() { in.into = nil }()
+	if err := c.raw.Read(in.read); err != nil {
+		return 0, renamed("read", err)
+	}
+	return in.got, in.err
+}
+
+// Borrow waits for bytes and returns a buffer of BufferSize bytes of which it has read the
+// first got. While there is nothing to read it holds no buffer. Whoever borrows gives back,
+// and no two do at the same time.
+func (c *Conn) Borrow() (buf []byte, got int, err error) {
+	in := &c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := c.raw.Read(in.borrow); err != nil {
+		return nil, 0, renamed("read", err)
+	}
+	if in.borrowed == nil {
+		return nil, 0, in.err
+	}
+	return in.borrowed[:], in.got, nil
+}
+
+// GiveBack ends the use of what Borrow has returned, if anything.
+func (c *Conn) GiveBack() {
+	in := &c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.borrowed != nil {
+		buffers.Put(in.borrowed)
+		in.borrowed = nil
+	}
+}
+
+// tryRead reads what is there, and reports whether that ends the wait.
+func (c *Conn) tryRead(fd uintptr) bool { return c.try(fd, c.in.into) }
+
+// tryBorrow is tryRead with a buffer that it keeps if it needs one.
+func (c *Conn) tryBorrow(fd uintptr) bool {
+	in := &c.in
+	if in.borrowed == nil {
+		in.borrowed = buffers.Get().(*[BufferSize]byte)
+	}
+	done := c.try(fd, in.borrowed[:])
+	if in.got == 0 {
+		buffers.Put(in.borrowed)
+		in.borrowed = nil
+	}
+	return done
+}
+
+// try is one attempt to read into b.
+func (c *Conn) try(fd uintptr, b []byte) bool {
+	in := &c.in
+	if in.streak++; in.streak%tellEvery == 0 {
+		tell()
+	}
+	n, err := read(fd, b)
+	for err == syscall.EINTR {
+		n, err = read(fd, b)
+	}
+	in.got, in.err = max(n, 0), nil
+	switch {
+	case err == syscall.EAGAIN:
+		in.streak = 0
+		return false
+	case err != nil:
+		in.err = c.failed("read", err)
+	case n == 0:
+		in.err = io.EOF
+	}
+	return true
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(b []byte) (int, error) {
+	out := &c.out
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	out.left = b
+	err := c.finish()
+	return out.written, err
+}
+
+// WriteParts writes several pieces of memory one after the other, as one if the socket takes
+// them. It leaves parts empty or, with an error, without what was written.
+func (c *Conn) WriteParts(parts [][]byte) error {
+	out := &c.out
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	out.parts = parts
+	return c.finish()
+}
+
+// finish writes what out has. Nothing of it is kept.
+func (c *Conn) finish() error {
+	out := &c.out
+	out.written, out.err = 0, nil
+	err := c.raw.Write(out.write)
+	out.left, out.parts = nil, nil
+	if err != nil {
+		return renamed("write", err)
+	}
+	return out.err
+}
+
+// tryWrite writes what is left, and reports whether that ends the wait for room.
+func (c *Conn) tryWrite(fd uintptr) bool {
+	out := &c.out
+	for {
+		var n int
+		var err error
+		switch {
+		case len(out.left) > 0:
+			n, err = write(fd, out.left)
+		case len(out.parts) > 0:
+			n, err = writeParts(fd, out.parts)
+		default:
+			return true
+		}
+		switch err {
+		case nil:
+			out.took(n)
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return false
+		default:
+			out.err = c.failed("write", err)
+			return true
+		}
+	}
+}
+
+// took takes n bytes off what is to be written, and pieces that are empty.
+func (out *output) took(n int) {
+	out.written += n
+	if len(out.left) > 0 {
+		out.left = out.left[n:]
+		return
+	}
+	for len(out.parts) > 0 && n >= len(out.parts[0]) {
+		n -= len(out.parts[0])
+		out.parts[0] = nil
+		out.parts = out.parts[1:]
+	}
+	if n > 0 {
+		out.parts[0] = out.parts[0][n:]
+	}
+}
+
+// CloseWrite ends what the peer reads, and leaves the other direction as it is.
+func (c *Conn) CloseWrite() error { return c.Conn.(interface{ CloseWrite() error }).CloseWrite() }
+
+// failed is an error as net.Conn has it.
+func (c *Conn) failed(op string, err error) error {
+	local, peer := c.LocalAddr(), c.RemoteAddr()
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: peer, Err: os.NewSyscallError(op, err)}
+}
+
+// renamed gives an error of a syscall.RawConn, such as that of a deadline, the name that net.Conn
+// gives it.
+func renamed(op string, err error) error {
+	if of, ok := err.(*net.OpError); ok {
+		named := *of
+		named.Op = op
+		return &named
+	}
+	return err
+}
