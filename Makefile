@@ -37,6 +37,7 @@ test: unit e2e ## run every test
 unit: ## run the tests of the main module, fuzz seeds included, under the race detector
 	go test -race -timeout 15m ./...
 	cd kek/kmsv2/interop && go test ./...
+	go test -timeout 10m ./proxy/socket ./proxy/relay
 	go test -timeout 10m ./proxy ./crypto/envelope -run Allocations
 	go test -timeout 10m ./proxy/difftest -run EqualsEtcd -difftest.operations $(OPERATIONS)
 
