@@ -177,7 +177,10 @@ func (d *doctor) wrappings(ctx context.Context, n *notes, m *dek.Manager) {
 	if len(status.Unreadable) > 0 {
 		n.add(Keyring, Problem, name, "put the KEKs that wrapped them back under keks (`etcdseal status` names them)", "%s wrapped by no KEK of this configuration: %s", areRecords(len(status.Unreadable)), list(status.Unreadable))
 	}
-	if len(status.Missing)+len(status.Unreadable) == 0 && status.Records > 0 {
+	if len(status.Unopened) > 0 {
+		n.add(Keyring, Problem, name, "put back the key that they were wrapped by (`etcdseal status` names them and says why)", "%s opened by no KEK of this configuration", areRecords(len(status.Unopened)))
+	}
+	if len(status.Missing)+len(status.Unreadable)+len(status.Unopened) == 0 && status.Records > 0 {
 		n.add(Keyring, OK, name, "", "all are wrapped by the KEKs that their rules name")
 	}
 }

@@ -14,6 +14,7 @@ type chunk struct {
 	start, end, size int64 // of the chunk, and of the file
 
 	known           bool // that the file is one of etcd's
+	packed          bool // that it is compressed
 	records, sealed int64
 	found           []Finding
 	err             error

@@ -31,7 +31,9 @@ var (
 	// ErrInUse says that a data directory belongs to an etcd that runs.
 	ErrInUse = errors.New("an etcd is using it, so that it changes while it is read: stop that member, or take a copy (of its disk, at one moment)")
 	// ErrNotEtcd says that nothing of etcd's is where it was looked for.
-	ErrNotEtcd = errors.New("nothing in it is etcd's, neither a database nor a log, so that this says nothing about any: name a member's data directory or a snapshot; a copy that is compressed or encrypted has to be unpacked first")
+	ErrNotEtcd = errors.New("nothing in it is etcd's, neither a database nor a log, so that this says nothing about any: name a member's data directory or a snapshot; a copy that is encrypted has to be decrypted first")
+	// ErrPacked says that a file is compressed, so that it cannot be told what is in it.
+	ErrPacked = errors.New("it is compressed, so that nobody can tell what is in it: unpack it first, or take it away")
 	// ErrShortPrefix says that a rule's prefix is too short to be looked for.
 	ErrShortPrefix = fmt.Errorf("prefixes of less than %d bytes cannot be looked for in files", minScanning)
 )
@@ -59,6 +61,7 @@ type Scanner struct {
 	found    func(Finding)
 	chunk    int64 // size of one
 	known    bool  // a file was one of etcd's
+	packed   []string
 	result   Scanned
 }
 
@@ -86,6 +89,7 @@ func (s *Scanner) Result() Scanned { return s.result }
 // if an etcd is using one of them.
 func (s *Scanner) Scan(ctx context.Context, path string) error {
 	before := len(s.result.Files)
+	s.known, s.packed = false, nil
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fmt.Errorf("scanning: %w", err)
@@ -107,7 +111,10 @@ func (s *Scanner) Scan(ctx context.Context, path string) error {
 	if len(s.result.Files) == before {
 		return fmt.Errorf("scanning %s: there is no file in it", path)
 	}
-	if !s.known {
+	switch {
+	case len(s.packed) > 0:
+		return fmt.Errorf("scanning %s: %w", strings.Join(s.packed, ", "), ErrPacked)
+	case !s.known:
 		return fmt.Errorf("scanning %s: %w", path, ErrNotEtcd)
 	}
 	return nil
@@ -120,6 +127,9 @@ func (s *Scanner) take(c *chunk) error {
 	}
 	if c.start == 0 {
 		s.result.Files = append(s.result.Files, c.file.Name())
+	}
+	if c.packed {
+		s.packed = append(s.packed, c.file.Name())
 	}
 	s.known = s.known || c.known || c.records > 0
 	s.result.Bytes += c.end - c.start
@@ -141,7 +151,9 @@ func (s *Scanner) look(c *chunk, buf []byte) {
 		c.err = err
 		return
 	}
-	c.known = c.start == 0 && ofEtcd(c.file.Name(), buf)
+	if c.start == 0 {
+		c.known, c.packed = ofEtcd(c.file.Name(), buf), packed(buf)
+	}
 	for _, prefix := range s.prefixes {
 		from, to := int(c.start-base), int(c.end-base)
 		for at := from; at < to; at++ {
@@ -162,11 +174,27 @@ const databaseMagic = 0xED0CDAED
 // ofEtcd reports whether a file that begins so is one of etcd's: a segment of the log by its
 // name, whatever became of what is in it, a database by its content, whatever its name.
 func ofEtcd(name string, begin []byte) bool {
-	if strings.Contains(filepath.Base(name), ".wal") {
+	if strings.HasSuffix(name, ".wal") || strings.HasSuffix(name, ".wal.broken") {
 		return true
 	}
 	for _, page := range []int{0, 4 << 10, 16 << 10, 64 << 10} { // the sizes of pages there are
-		if at := page + 16; len(begin) >= at+4 && binary.LittleEndian.Uint32(begin[at:]) == databaseMagic {
+		at := page + 16
+		if len(begin) < at+4 {
+			return false
+		}
+		// The machine's order of bytes.
+		if binary.LittleEndian.Uint32(begin[at:]) == databaseMagic || binary.BigEndian.Uint32(begin[at:]) == databaseMagic {
+			return true
+		}
+	}
+	return false
+}
+
+// packed reports whether a file that begins so is compressed, by gzip, zstd, xz, bzip2, lz4 or zip:
+// what is in it is not seen.
+func packed(begin []byte) bool {
+	for _, magic := range []string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "\xfd7zXZ\x00", "BZh", "\x04\x22\x4d\x18", "PK\x03\x04"} {
+		if bytes.HasPrefix(begin, []byte(magic)) {
 			return true
 		}
 	}

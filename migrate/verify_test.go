@@ -256,7 +256,9 @@ func TestScanNotEtcd(t *testing.T) {
 		content []byte
 		want    error
 	}{
-		{"db.gz", []byte("\x1f\x8b compressed"), migrate.ErrNotEtcd},
+		{"db.gz", []byte("\x1f\x8b compressed"), migrate.ErrPacked},
+		{"0000000000000000-0000000000000000.wal.zst", []byte("\x28\xb5\x2f\xfd compressed"), migrate.ErrPacked},
+		{"0000000000000000-0000000000000000.wal.gpg", []byte("encrypted"), migrate.ErrNotEtcd},
 		{"db", nil, migrate.ErrNotEtcd},
 		{"snapshot.db", meta, nil},
 		{"0000000000000000-0000000000000000.wal.broken", make([]byte, 100), nil},

@@ -130,7 +130,7 @@ func required(flags *flag.FlagSet, name, value string, s streams) bool {
 }
 
 // fail reports why a verb could not run. Where JSON was asked for, the standard output gets
-// it as well, so that whoever reads that never finds it empty.
+// it as well; only what is wrong with the command line itself is said on the standard error alone.
 func fail(s streams, err error) int {
 	if s.json != nil && *s.json {
 		_ = printJSON(s.out, failureOutput{text(err)}) // the status and the standard error say it, too

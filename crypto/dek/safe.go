@@ -37,7 +37,7 @@ func (c *counting) prove(ctx context.Context, records []*Record) {
 			}
 			return err
 		}
-		c.open(r, opens)
+		c.noteUnopened(r, opens)
 		seen := map[KEKVersion]bool{}
 		for _, w := range r.Wrappings {
 			key := KEKVersion{w.KEK, w.Version}
@@ -53,9 +53,9 @@ func (c *counting) prove(ctx context.Context, records []*Record) {
 	}
 }
 
-// open notes a record that no KEK's current version wraps if no wrapping gives its DEK. One
+// noteUnopened notes a record that no KEK's current version wraps if no wrapping gives its DEK. One
 // that a current version wraps was proved by whoever rewrapped it.
-func (c *counting) open(r *Record, opens func(*Wrapping) error) {
+func (c *counting) noteUnopened(r *Record, opens func(*Wrapping) error) {
 	current := func(w Wrapping) bool { return c.versions[KEKVersion{w.KEK, w.Version}].Current }
 	if !c.m.wraps.canOpen(r, nobody) || slices.ContainsFunc(r.Wrappings, current) {
 		return
@@ -74,17 +74,22 @@ func (c *counting) opens(ctx context.Context, r *Record, w *Wrapping) error {
 
 // openWithout opens a record without a version of a KEK.
 func (c *counting) openWithout(r *Record, without KEKVersion, opens func(*Wrapping) error) error {
-	err := errNothingStays
+	var errs []error
 	for i := range r.Wrappings {
 		w := &r.Wrappings[i]
 		if (KEKVersion{w.KEK, w.Version}) == without || c.m.wraps.keks[w.KEK] == nil {
 			continue
 		}
-		if err = opens(w); err == nil {
+		err := opens(w)
+		if err == nil {
 			return nil
 		}
+		errs = append(errs, err)
 	}
-	return err
+	if len(errs) == 0 {
+		return errNothingStays
+	}
+	return joinKEKErrors(errs)
 }
 
 // doubt notes that a record could not be opened without a version of a KEK, if there is an

@@ -199,7 +199,7 @@ func (s *Sealer) prepare(ctx context.Context) (*active, error) {
 		return nil, err
 	}
 	for _, err := range f.missing {
-		m.log.Warn("a new DEK is without a wrapping by a recovery KEK", "dek", f.record.ID.String(), "error", err)
+		m.log.Warn("a new DEK is without a wrapping by a recovery KEK; a running proxy or `etcdseal rotate` adds it", "dek", f.record.ID.String(), "error", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

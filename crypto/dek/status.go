@@ -58,7 +58,7 @@ type MissingWrapping struct {
 // UnopenedRecord is a record of which no wrapping gave the DEK.
 type UnopenedRecord struct {
 	ID  envelope.ID
-	Err error // the last wrapping's
+	Err error // of all of them
 }
 
 // LeftoverKEK is a KEK that wraps records and that no rule names.
@@ -90,7 +90,8 @@ func (v *VersionStatus) Safe() bool { return len(v.Because) == 0 }
 
 // Status reads the keyring and asks the KEKs for their versions. Before it calls a version
 // safe that is in records, it opens each of them by another wrapping, and it opens those that
-// are wrapped by no KEK's current version: so it unwraps nothing once all records are rewrapped. The error says that the keyring could not be read.
+// are wrapped by no KEK's current version: so it unwraps nothing once all records are
+// rewrapped. The error says that the keyring could not be read.
 func (m *Manager) Status(ctx context.Context) (*Status, error) {
 	records, err := m.list(ctx)
 	if err != nil {

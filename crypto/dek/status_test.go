@@ -148,6 +148,10 @@ func TestUnopened(t *testing.T) {
 		"replaced":            {nil, func(w *world) { w.main.FailVersion("1", kek.NotFound) }, 2},
 		"with a recovery KEK": {[]string{recovery}, func(w *world) { w.main.FailVersion("1", kek.NotFound) }, 0},
 		"does not answer":     {nil, func(w *world) { w.main.Fail(kek.Unavailable, kek.OpUnwrap) }, 0},
+		"one does not answer, the other denies": {[]string{recovery}, func(w *world) {
+			w.main.Fail(kek.Unavailable, kek.OpUnwrap)
+			w.recovery.Fail(kek.Denied)
+		}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {

@@ -1,17 +1,20 @@
-// Package socket reads from and writes to TCP and unix sockets by system calls that
-// Go's scheduler is not told of.
+// Package socket reads from and writes to TCP and unix sockets by system calls of which
+// Go's scheduler is not told.
 //
 // What net.Conn does tells it of each one, in case it takes long: that wakes the thread
 // that watches the others (sysmon), has it look every 20 us as long as it finds system
 // calls that take longer than that, as large writes do, and has another thread woken to go
-// on in place of this one. For a relay, which does little else than such calls, that
-// is a fifth of its processor time (docs/PERFORMANCE.md). A socket's calls need none of
-// it: they never block, and take as long as copying the bytes does.
+// on in place of this one. A relay does little else than such calls, and saves much of its
+// processor time without (docs/PERFORMANCE.md). They need none of it, since they do not wait
+// for the peer: the longest takes as long as copying untoldBytes through the kernel does, or
+// as another such call on the same socket.
 //
-// Only one thing is lost: if it is told of no call at all, the watching thread may sleep
-// while the others are busy, and nobody then sees to goroutines whose sockets have become
-// ready while one that always finds something to read keeps a processor. So whoever reads
-// tellEvery times without having to wait makes a call that it is told of and that takes no time.
+// Two things are lost. A goroutine cannot be stopped while it is in a call, which bounding them
+// makes short. And if the scheduler is told of no call at all, the watching thread may sleep
+// while the others are busy, until the next garbage collection or timer: then nobody stops a
+// goroutine that computes for long, or sees to those whose sockets have become ready while
+// one that always finds something to read keeps a processor. So whoever reads tellReads times
+// without having to wait, or tellBytes in all, makes a call that it is told of and that takes no time.
 package socket
 
 import (
@@ -25,9 +28,12 @@ import (
 const (
 	// BufferSize is the size of what Borrow returns.
 	BufferSize = 128 << 10
-	// tellEvery is how many reads in a row, without a wait, come to one call that the scheduler
-	// is told of.
-	tellEvery = 64
+	// tellReads is how many reads in a row, without a wait, come to one call that the scheduler is
+	// told of; tellBytes is how many bytes do, however they came.
+	tellReads = 64
+	tellBytes = 4 << 20
+	// untoldBytes is how much is written by one call.
+	untoldBytes = 256 << 10
 )
 
 var buffers = sync.Pool{New: func() any { return new([BufferSize]byte) }}
@@ -47,7 +53,8 @@ type input struct {
 	read, borrow func(fd uintptr) bool // the attempts, bound once
 	into         []byte                // where Read wants what comes
 	borrowed     *[BufferSize]byte
-	streak       uint32 // reads since the last that had to wait
+	streak       int // reads since the scheduler was told, or since the last that had to wait
+	untold       int // bytes since it was told
 	got          int
 	err          error
 }
@@ -57,7 +64,7 @@ type output struct {
 	mu      sync.Mutex
 	write   func(fd uintptr) bool
 	left    []byte   // of what Write writes
-	parts   [][]byte // or of what WriteParts writes
+	parts   [][]byte // or of what WriteParts writes; the first piece is not empty
 	written int
 	err     error
 }
@@ -74,8 +81,8 @@ func New(c net.Conn) net.Conn {
 	default:
 		return c
 	}
-	if err != nil { // it is closed, and says so by itself
-		return c
+	if err != nil {
+		return c // whatever is wrong with it, it says so by itself
 	}
 	conn := &Conn{Conn: c, raw: raw}
 	conn.in.read, conn.in.borrow, conn.out.write = conn.tryRead, conn.tryBorrow, conn.tryWrite
@@ -145,7 +152,8 @@ func (c *Conn) tryBorrow(fd uintptr) bool {
 // try is one attempt to read into b.
 func (c *Conn) try(fd uintptr, b []byte) bool {
 	in := &c.in
-	if in.streak++; in.streak%tellEvery == 0 {
+	if in.streak == tellReads || in.untold >= tellBytes {
+		in.streak, in.untold = 0, 0
 		tell()
 	}
 	n, err := read(fd, b)
@@ -153,6 +161,8 @@ func (c *Conn) try(fd uintptr, b []byte) bool {
 		n, err = read(fd, b)
 	}
 	in.got, in.err = max(n, 0), nil
+	in.streak++
+	in.untold += in.got
 	switch {
 	case err == syscall.EAGAIN:
 		in.streak = 0
@@ -175,13 +185,14 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return out.written, err
 }
 
-// WriteParts writes several pieces of memory one after the other, as one if the socket takes
-// them. It leaves parts empty or, with an error, without what was written.
+// WriteParts writes several pieces of memory one after the other, by as few calls as it can. It
+// writes over parts: what they were afterwards is of no use.
 func (c *Conn) WriteParts(parts [][]byte) error {
 	out := &c.out
 	out.mu.Lock()
 	defer out.mu.Unlock()
 	out.parts = parts
+	out.took(0)
 	return c.finish()
 }
 
@@ -205,17 +216,20 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 		var err error
 		switch {
 		case len(out.left) > 0:
-			n, err = write(fd, out.left)
+			n, err = write(fd, out.left[:min(len(out.left), untoldBytes)])
 		case len(out.parts) > 0:
 			n, err = writeParts(fd, out.parts)
 		default:
 			return true
 		}
-		switch err {
-		case nil:
+		switch {
+		case err == nil && n == 0: // it would go on for ever
+			out.err = c.failed("write", io.ErrUnexpectedEOF)
+			return true
+		case err == nil:
 			out.took(n)
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
 			return false
 		default:
 			out.err = c.failed("write", err)
@@ -224,7 +238,7 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 	}
 }
 
-// took takes n bytes off what is to be written, and pieces that are empty.
+// took takes n bytes off what is to be written, and pieces in front that are empty.
 func (out *output) took(n int) {
 	out.written += n
 	if len(out.left) > 0 {

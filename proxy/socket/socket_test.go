@@ -151,7 +151,11 @@ func TestWrite(t *testing.T) {
 	var whole []byte
 	var parts [][]byte
 	for i := range 2500 {
-		part := bytes.Repeat([]byte{byte(i)}, i%7*1000)
+		size := i % 7 * 1000
+		if i%1000 == 10 {
+			size = 2*untoldBytes + 1
+		}
+		part := bytes.Repeat([]byte{byte(i)}, size)
 		parts, whole = append(parts, part), append(whole, part...)
 	}
 	for network, address := range networks(t) {

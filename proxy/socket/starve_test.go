@@ -14,8 +14,8 @@ import (
 
 // TestBusyReaderStarvesNobody has a goroutine that always finds something to read, on the only
 // processor, while another one's socket becomes ready. Before, everything has been idle,
-// so that Go's watching thread sleeps: without a read that it is told of, the other goroutine
-// waits as long as the first one goes on.
+// so that Go's watching thread sleeps: without a call that it is told of, it does so until a
+// timer or a garbage collection wakes it, and the other goroutine waits.
 func TestBusyReaderStarvesNobody(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	busy, feed := pair(t, "tcp", "127.0.0.1:0")

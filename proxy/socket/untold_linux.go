@@ -23,22 +23,20 @@ func write(fd uintptr, b []byte) (int, error) {
 	return untold(syscall.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b))
 }
 
-// writeParts is writev(2).
+// writeParts is writev(2) of the first of parts, untoldBytes of them at most.
 func writeParts(fd uintptr, parts [][]byte) (int, error) {
 	vector := vectors.Get().(*[maxParts]syscall.Iovec)
-	n := 0
+	n, bytes := 0, 0
 	for _, part := range parts {
-		if len(part) > 0 {
+		if n == maxParts || bytes >= untoldBytes {
+			break
+		}
+		if part = part[:min(len(part), untoldBytes-bytes)]; len(part) > 0 {
 			vector[n].Base = unsafe.SliceData(part)
 			vector[n].SetLen(len(part))
 			n++
+			bytes += len(part)
 		}
-		if n == maxParts {
-			break
-		}
-	}
-	if n == 0 {
-		return 0, nil
 	}
 	written, err := untold(syscall.SYS_WRITEV, fd, unsafe.Pointer(vector), n)
 	clear(vector[:n])
@@ -46,7 +44,8 @@ func writeParts(fd uintptr, parts [][]byte) (int, error) {
 	return written, err
 }
 
-// untold is one system call of which the scheduler is not told. It must be one that does not block.
+// untold is one system call of which the scheduler is not told. It must be one that does not wait
+// for anybody.
 func untold(call, fd uintptr, at unsafe.Pointer, n int) (int, error) {
 	got, _, errno := syscall.RawSyscall(call, fd, uintptr(at), uintptr(n))
 	if errno != 0 {

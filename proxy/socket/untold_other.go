@@ -14,12 +14,9 @@ func write(fd uintptr, b []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// writeParts writes the first piece only.
+// writeParts writes from the first piece only.
 func writeParts(fd uintptr, parts [][]byte) (int, error) {
-	if len(parts[0]) == 0 {
-		return 0, nil
-	}
-	return write(fd, parts[0])
+	return write(fd, parts[0][:min(len(parts[0]), untoldBytes)])
 }
 
 func tell() {} // of all calls
