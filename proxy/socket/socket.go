@@ -31,7 +31,7 @@ const (
 	// tellReads is how many reads in a row, without a wait, come to one call that the scheduler is
 	// told of; tellBytes is how many bytes do, however they came.
 	tellReads = 64
-	tellBytes = 4 << 20
+	tellBytes = 32 << 20
 	// untoldBytes is how much is written by one call.
 	untoldBytes = 256 << 10
 )
