@@ -74,7 +74,7 @@ func (r *run) judgeDEK(ctx context.Context, it *item, id envelope.ID) (*item, er
 	}
 	made, err := r.madeAt(ctx, id)
 	switch {
-	case err != nil && untold(err):
+	case err != nil && saysNothing(err):
 		return nil, fmt.Errorf("finding out when DEK %s was made: %w", id, err)
 	case err != nil:
 		r.problem(it.key, err)

@@ -181,7 +181,7 @@ func (s *surveyor) look(ctx context.Context, kv *mvccpb.KeyValue, _ Place) error
 		rule.Plaintext++
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case untold(err):
+	case saysNothing(err):
 		return fmt.Errorf("opening %q: %w", kv.Key, err)
 	default:
 		rule.Undecryptable++

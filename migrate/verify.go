@@ -102,7 +102,7 @@ func (v *verifier) look(ctx context.Context, kv *mvccpb.KeyValue, place Place) e
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case untold(err):
+	case saysNothing(err):
 		return fmt.Errorf("opening %q: %w", kv.Key, err)
 	}
 	v.result.Findings++
@@ -110,9 +110,9 @@ func (v *verifier) look(ctx context.Context, kv *mvccpb.KeyValue, place Place) e
 	return nil
 }
 
-// untold reports whether an error says nothing about the value that was to be opened: a KEK
+// saysNothing reports whether an error says nothing about the value that was to be opened: a KEK
 // does not answer, or the keyring's etcd does not say what the record is, or not to this user.
-func untold(err error) bool {
+func saysNothing(err error) bool {
 	_, refused := errors.AsType[rpctypes.EtcdError](err)
 	return refused || passing(err)
 }

@@ -23,7 +23,7 @@ type etcdTool struct {
 // verbs may run for long, some of them only look, and their configuration may be one that is
 // being tried out. The caller closes the tool.
 func openEtcdTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *etcdTool, err error) {
-	d, err := openOpener(ctx, file, stdout, logger)
+	d, err := openTool(ctx, file, stdout, logger)
 	if err != nil {
 		return nil, err
 	}

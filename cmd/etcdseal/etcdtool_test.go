@@ -37,7 +37,7 @@ keyring: {name: test, store: file, path: keyring.json}
 		t.Errorf("got %+v, %v, want a keyring that rewraps nothing", r, err)
 	}
 	tool.close()
-	d, err := openTool(t.Context(), file, io.Discard, logger)
+	d, err := openRotator(t.Context(), file, io.Discard, logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func importKeyring(ctx context.Context, args []string, s streams) int {
 	if err != nil {
 		return fail(s, err)
 	}
-	d, err := openTool(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
+	d, err := openRotator(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fail(s, err)
 	}

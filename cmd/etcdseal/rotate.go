@@ -21,7 +21,7 @@ func rotate(ctx context.Context, args []string, s streams) int {
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	d, err := openTool(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
+	d, err := openRotator(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fail(s, err)
 	}

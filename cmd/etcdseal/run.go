@@ -21,7 +21,7 @@ type streams struct {
 	in       io.Reader
 	out, err io.Writer
 	// json is set once a verb knows that its output is to be JSON, which a failure is
-	// then, too. nil: it never is.
+	// then, too. All copies share it. nil: it never is.
 	json *bool
 }
 

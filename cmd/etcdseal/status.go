@@ -24,7 +24,7 @@ func status(ctx context.Context, args []string, s streams) int {
 	if status, ok := flags.parse(args, s); !ok {
 		return status
 	}
-	d, err := openTool(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
+	d, err := openRotator(ctx, *flags.config, s.err, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fail(s, err)
 	}
@@ -171,8 +171,8 @@ type statusOutput struct {
 	Versions   []versionStatusOutput `json:"versions"`
 	Missing    []missingOutput       `json:"missing"`
 	Unreadable []string              `json:"unreadable"`
-	Unopened   []unknownOutput       `json:"unopened"`
-	Unknown    []unknownOutput       `json:"unknown"`
+	Unopened   []recordErrorOutput   `json:"unopened"`
+	Unknown    []recordErrorOutput   `json:"unknown"`
 	Leftover   []leftoverOutput      `json:"leftover"`
 	KEKs       []kekErrorOutput      `json:"kekErrors"`
 	valuesOutput
@@ -206,7 +206,7 @@ type missingOutput struct {
 	KEK string `json:"kek"`
 }
 
-type unknownOutput struct {
+type recordErrorOutput struct {
 	DEK   string `json:"dek"`
 	Error string `json:"error"`
 }
@@ -214,7 +214,7 @@ type unknownOutput struct {
 func newStatusOutput(found *dek.Status, file string) statusOutput {
 	out := statusOutput{
 		Keyring: found.Keyring, Records: found.Records, Tombstones: found.Tombstones,
-		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Unopened: []unknownOutput{}, Leftover: []leftoverOutput{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
+		Versions: []versionStatusOutput{}, Missing: []missingOutput{}, Unreadable: []string{}, Unopened: []recordErrorOutput{}, Leftover: []leftoverOutput{}, Unknown: unknown(found), KEKs: kekErrors(found.KEKs),
 	}
 	for _, v := range found.Versions {
 		out.Versions = append(out.Versions, versionStatusOutput{
@@ -229,7 +229,7 @@ func newStatusOutput(found *dek.Status, file string) statusOutput {
 		out.Leftover = append(out.Leftover, leftoverOutput{l.KEK, l.Records, l.Alone, dropCommand(l, file)})
 	}
 	for _, one := range found.Unopened {
-		out.Unopened = append(out.Unopened, unknownOutput{one.ID.String(), text(one.Err)})
+		out.Unopened = append(out.Unopened, recordErrorOutput{one.ID.String(), text(one.Err)})
 	}
 	for _, id := range found.Unreadable {
 		out.Unreadable = append(out.Unreadable, id.String())
@@ -238,12 +238,12 @@ func newStatusOutput(found *dek.Status, file string) statusOutput {
 }
 
 // unknown lists the records that the configuration cannot make anything of.
-func unknown(found *dek.Status) []unknownOutput {
-	list := []unknownOutput{}
+func unknown(found *dek.Status) []recordErrorOutput {
+	list := []recordErrorOutput{}
 	for id, err := range found.Strange {
-		list = append(list, unknownOutput{id.String(), text(err)})
+		list = append(list, recordErrorOutput{id.String(), text(err)})
 	}
-	slices.SortFunc(list, func(a, b unknownOutput) int { return strings.Compare(a.DEK, b.DEK) })
+	slices.SortFunc(list, func(a, b recordErrorOutput) int { return strings.Compare(a.DEK, b.DEK) })
 	return list
 }
 

@@ -55,9 +55,10 @@ func (f toolFlags) parse(args []string, s streams) (status int, ok bool) {
 	return exitDone, true
 }
 
-// openTool is openOpener for the verbs that are about how records are wrapped.
-func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (*daemon, error) {
-	d, err := openOpener(ctx, file, stdout, logger)
+// openRotator is openTool for the verbs that are about how records are wrapped: it may rewrap
+// them, as a proxy does.
+func openRotator(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (*daemon, error) {
+	d, err := openTool(ctx, file, stdout, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -68,10 +69,10 @@ func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.L
 	return d, nil
 }
 
-// openOpener opens the keyring of a configuration, and nothing that listens. It rewraps no
+// openTool opens the keyring of a configuration, and nothing that listens. It rewraps no
 // record. What it does with keys is audited as by serve; lines for the standard output go to
 // the given writer, since a verb prints there. The daemon is closed by the caller.
-func openOpener(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
+func openTool(ctx context.Context, file string, stdout io.Writer, logger *slog.Logger) (_ *daemon, err error) {
 	cfg, err := loadConfig(file)
 	if err != nil {
 		return nil, err
@@ -141,7 +142,7 @@ func newKeyJSON(key []byte) keyJSON {
 }
 
 // confirm asks a yes-or-no question; everything but "y" and "yes" is no, and so is the end
-// of ctx. Whoever is waited for then is left waiting: the process is about to end.
+// of ctx. The goroutine that reads never ends then; the process is about to.
 func confirm(ctx context.Context, s streams, question string) bool {
 	fmt.Fprintf(s.err, "%s [y/N] ", question)
 	said := make(chan string, 1)

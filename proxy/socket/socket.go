@@ -133,7 +133,7 @@ func (c *Conn) GiveBack() {
 }
 
 // tryRead reads what is there, and reports whether that ends the wait.
-func (c *Conn) tryRead(fd uintptr) bool { return c.try(fd, c.in.into) }
+func (c *Conn) tryRead(fd uintptr) bool { return c.attempt(fd, c.in.into) }
 
 // tryBorrow is tryRead with a buffer that it keeps if it needs one.
 func (c *Conn) tryBorrow(fd uintptr) bool {
@@ -141,7 +141,7 @@ func (c *Conn) tryBorrow(fd uintptr) bool {
 	if in.borrowed == nil {
 		in.borrowed = buffers.Get().(*[BufferSize]byte)
 	}
-	done := c.try(fd, in.borrowed[:])
+	done := c.attempt(fd, in.borrowed[:])
 	if in.got == 0 {
 		buffers.Put(in.borrowed)
 		in.borrowed = nil
@@ -149,8 +149,8 @@ func (c *Conn) tryBorrow(fd uintptr) bool {
 	return done
 }
 
-// try is one attempt to read into b.
-func (c *Conn) try(fd uintptr, b []byte) bool {
+// attempt reads into b, and reports whether that ends the wait.
+func (c *Conn) attempt(fd uintptr, b []byte) bool {
 	in := &c.in
 	if in.streak == tellReads || in.untold >= tellBytes {
 		in.streak, in.untold = 0, 0
