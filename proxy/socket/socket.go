@@ -13,8 +13,8 @@
 // makes short. And if the scheduler is told of no call at all, the watching thread may sleep
 // while the others are busy, until the next garbage collection or timer: then nobody stops a
 // goroutine that computes for long, or sees to those whose sockets have become ready while
-// one that always finds something to read keeps a processor. So whoever reads tellReads times
-// without having to wait, or tellBytes in all, makes a call that it is told of and that takes no time.
+// one that always finds something to read keeps a processor. So with one read in tellEvery comes
+// a call that it is told of and that takes no time.
 package socket
 
 import (
@@ -28,10 +28,8 @@ import (
 const (
 	// BufferSize is the size of what Borrow returns.
 	BufferSize = 128 << 10
-	// tellReads is how many reads in a row, without a wait, come to one call that the scheduler is
-	// told of; tellBytes is how many bytes do, however they came.
-	tellReads = 64
-	tellBytes = 32 << 20
+	// tellEvery is how many reads of a socket come to one call that the scheduler is told of.
+	tellEvery = 64
 	// untoldBytes is how much is written by one call.
 	untoldBytes = 256 << 10
 )
@@ -53,8 +51,7 @@ type input struct {
 	read, borrow func(fd uintptr) bool // the attempts, bound once
 	into         []byte                // where Read wants what comes
 	borrowed     *[BufferSize]byte
-	streak       int // reads since the scheduler was told, or since the last that had to wait
-	untold       int // bytes since it was told
+	reads        uint32
 	got          int
 	err          error
 }
@@ -152,8 +149,7 @@ func (c *Conn) tryBorrow(fd uintptr) bool {
 // attempt reads into b, and reports whether that ends the wait.
 func (c *Conn) attempt(fd uintptr, b []byte) bool {
 	in := &c.in
-	if in.streak == tellReads || in.untold >= tellBytes {
-		in.streak, in.untold = 0, 0
+	if in.reads++; in.reads%tellEvery == 0 {
 		tell()
 	}
 	n, err := read(fd, b)
@@ -161,11 +157,8 @@ func (c *Conn) attempt(fd uintptr, b []byte) bool {
 		n, err = read(fd, b)
 	}
 	in.got, in.err = max(n, 0), nil
-	in.streak++
-	in.untold += in.got
 	switch {
 	case err == syscall.EAGAIN:
-		in.streak = 0
 		return false
 	case err != nil:
 		in.err = c.failed("read", err)
