@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -8,8 +9,13 @@ import (
 )
 
 // TestMain makes the test binary be etcdseal, or a KMS v2 plugin, when a script runs
-// it by that name.
+// it by that name. It is hardened before anything else runs in it, as etcdseal is: gRPC's
+// logger, which that replaces, must not be in use.
 func TestMain(m *testing.M) {
+	if err := harden(""); err != nil {
+		fmt.Fprintf(os.Stderr, "hardening the tests' process: %v\n", err)
+		os.Exit(exitUnable)
+	}
 	testscript.Main(m, map[string]func(){"etcdseal": main, "kms-plugin": servePlugin})
 }
 
