@@ -164,7 +164,10 @@ func TestWrite(t *testing.T) {
 				c, peer := pair(t, network, address)
 				got := make(chan []byte, 1)
 				go func() {
-					b, _ := io.ReadAll(peer)
+					b, err := io.ReadAll(peer)
+					if err != nil {
+						t.Errorf("the peer, reading: %v", err)
+					}
 					got <- b
 				}()
 				if inParts {
